@@ -1,0 +1,82 @@
+"""From an ONNX model to a session: read, choose, encode, lay out, bind."""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from prunus.compiler.translate import Layer, translate
+from prunus.compiler.tune import Tuner
+from prunus.errors import TargetError, UnsupportedError
+from prunus.graph.ir import Graph
+from prunus.graph.load import load_model
+from prunus.graph.read import read
+from prunus.kernels.library import isa_for, kernel_library
+from prunus.runtime.artefact import pack
+from prunus.runtime.cpu import describe
+from prunus.runtime.session import Session, check_threads
+from prunus.sparsity.detect import detect
+
+TUNING = ("off", "fast", "full")
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def compile(  # the contract's name; shadows the built-in here only
+    model: str | Path | bytes | onnx.ModelProto,
+    target: str | None = None,
+    precision: str = "fp32",
+    calibration: Iterable[Mapping[str, Any]] | None = None,
+    threads: int | None = None,
+    input_shapes: Shapes | None = None,
+    tune: str = "fast",
+    fallback: str | None = "onnxruntime",
+    *,
+    cc: str | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Session:
+    """Compile a model for this CPU (or `target`, which this CPU must run) and return a session.
+
+    `progress` is called with the name of each layer as it is tuned. `cc`: the C compiler's command.
+    Raises ModelError, UnsupportedError, TargetError, ToolchainError: as their names say, in one line.
+    """
+    if precision != "fp32":
+        raise UnsupportedError(f"precision {precision!r}: this version compiles fp32")
+    if tune not in TUNING:
+        raise TargetError(f"tune={tune!r}: expected one of {', '.join(TUNING)}")
+    if fallback not in ("onnxruntime", None):
+        raise TargetError(f"fallback={fallback!r}: expected 'onnxruntime' or None")
+    threads = check_threads(threads)
+    cpu = describe()
+    target = target or cpu.best_target
+    if target is None:
+        raise TargetError(f"no target for this CPU ({cpu.machine}): name one")
+    isa = isa_for(target)
+    if missing := cpu.missing(target):
+        raise TargetError(f"target {target!r}: this CPU lacks {' '.join(missing)}")
+    proto = load_model(model)
+    code = kernel_library(isa, cc)
+    tuner = Tuner(isa, threads, tune, code, _scheme, progress)
+
+    def build(shapes: Shapes | None) -> Session:
+        graph = read_at_batch_1(proto, shapes, fallback is not None)
+        program, constants = pack(translate(graph, isa, tuner.decide))
+        return Session(program, code, constants, threads, replan=lambda fed: build({**(shapes or {}), **fed}))
+
+    return build(input_shapes)
+
+
+def read_at_batch_1(proto: onnx.ModelProto, shapes: Shapes | None, fallback: bool) -> Graph:
+    """The graph; where the batch may change it is read at batch 1, for plans scale it."""
+    graph = read(proto, shapes, fallback)
+    if graph.batch and shapes:
+        ones = {name: (1, *shape[1:]) if shape else shape for name, shape in shapes.items()}
+        graph = read(proto, ones, fallback) if ones != dict(shapes) else graph
+    return graph
+
+
+def _scheme(layer: Layer) -> str:
+    """The scheme that a layer's zeros obey, for reports."""
+    if layer.matrix.all():
+        return "dense"
+    return str(detect(layer.matrix)[0])

@@ -1,0 +1,206 @@
+"""The graph as a program: nodes become operators, and each layer's weights a matrix with its encoding chosen."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunus.compiler.choice import Choice, encode
+from prunus.graph.ir import Activation, Graph, Node, Value
+from prunus.kernels.isa import Isa
+from prunus.runtime.program import Op, Program, Tensor
+from prunus.sparsity.encoding import compact
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A node with weights: its matrix [m, k / groups], filters x (channel, kh, kw)."""
+
+    node: Node
+    matrix: Floats
+    groups: int
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The choice for a layer and what `explain` says of it."""
+
+    choice: Choice
+    scheme: str
+    reason: str
+    refused: tuple[tuple[str, str], ...] = ()
+
+
+Decide = Callable[[Layer, Graph], Decision]
+
+
+def translate(graph: Graph, isa: Isa, decide: Decide) -> Program:
+    """The program of a graph for an ISA; `decide` chooses for each layer."""
+    graph = spell_out(graph)
+    used = _constants_used(graph)
+    constants: dict[str, NDArray[Any]] = {name: graph.constants[name] for name in used}
+    ops = []
+    for node in graph.nodes:
+        attrs = dict(node.attrs)
+        if isinstance(attrs.get("activation"), Activation):
+            attrs["activation"] = [attrs["activation"].kind, list(attrs["activation"].params)]
+        if node.op in ("conv", "gemm"):
+            layer = layer_of(node, graph)
+            decision = decide(layer, graph)
+            attrs |= _layer_attrs(layer, decision, constants)
+            del attrs["weight"]
+        elif node.op == "onnxruntime":
+            name = f"{node.name}.model"
+            constants[name] = np.frombuffer(attrs["model"], np.uint8)
+            attrs = {"model": name, "kernel_name": "onnxruntime", "reason": "not compiled: runs in onnxruntime"}
+        ops.append(Op(node.op, node.name, node.inputs, node.outputs, _plain(attrs)))
+    tensors = {name: Tensor(tuple(value.shape), value.dtype) for name, value in graph.values.items()}
+    return Program(
+        graph.name, isa.target, isa.lanes, graph.batch, graph.inputs, graph.outputs, tensors, tuple(ops), constants
+    )
+
+
+def layer_of(node: Node, graph: Graph) -> Layer:
+    """The matrix of a conv or gemm node."""
+    weight = graph.constants[node.attrs["weight"]]
+    return Layer(node, weight.reshape(len(weight), -1), int(node.attrs.get("group", 1)))
+
+
+def _layer_attrs(layer: Layer, decision: Decision, constants: dict[str, NDArray[Any]]) -> dict[str, Any]:
+    """Attributes of the operator; the encoding's arrays join the constants."""
+    node, choice = layer.node, decision.choice
+    encoding = encode(layer.matrix, layer.groups, choice)
+    prefix = node.name
+    assert f"{prefix}.values" not in constants, f"two layers are named {prefix}"
+    constants.update({f"{prefix}.{name}": array for name, array in compact(encoding).items()})
+    kept = int(np.count_nonzero(layer.matrix))
+    attrs: dict[str, Any] = {
+        "encoding": prefix,
+        "matrix": list(encoding.shape),
+        "kept": kept,
+        "sparsity": 1 - kept / max(layer.matrix.size, 1),
+        "scheme": decision.scheme,
+        "kernel_name": str(choice) if node.op == "conv" else f"gemv {max(choice.heights)}",
+        "reason": decision.reason,
+        "refused": decision.refused,
+        "tile": choice.tile,
+        "tiles_per_task": choice.tiles_per_task,
+        "pixels_outer": int(choice.pixels_outer),
+    }
+    if node.op == "conv":
+        attrs["kernel"] = layer.node.attrs["kernel"]
+    return attrs
+
+
+def spell_out(graph: Graph) -> Graph:
+    """Write nodes in terms of those that plans know: transposed convolutions, convolutions whose residual can't be
+    read in place."""
+    nodes: list[Node] = []
+    values, constants = dict(graph.values), dict(graph.constants)
+    foreign = set(graph.inputs) | {name for n in graph.nodes if n.op == "onnxruntime" for name in n.outputs}
+    for node in graph.nodes:
+        if node.op in ("conv", "conv_transpose") and len(node.inputs) > 1 and (
+            node.op == "conv_transpose" or node.inputs[1] in foreign
+        ):  # fmt: skip
+            first, *rest = _without_residual(node, values)
+        else:
+            first, rest = node, []
+        if first.op == "conv_transpose":
+            nodes += _transposed(first, values, constants)
+        elif first.op == "conv":
+            kernel = constants[first.attrs["weight"]].shape[2:]
+            nodes.append(replace(first, attrs={**first.attrs, "kernel": tuple(kernel)}))
+        else:
+            nodes.append(first)
+        nodes += rest
+    return replace(graph, nodes=tuple(nodes), values=values, constants=constants)
+
+
+def _without_residual(node: Node, values: dict[str, Value]) -> list[Node]:
+    """The node, then an addition, then the activation."""
+    out = node.outputs[0]
+    names = [f"{out}.{suffix}" for suffix in ("alone", "sum")]
+    for name in names:
+        values[name] = replace(values[out], name=name)
+    add = {"function": "add", "constant": None, "constant_first": False}
+    alone = {**node.attrs, "activation": None, "slope": None}
+    act = {"activation": node.attrs["activation"] or Activation("leaky_relu", (1.0,)), "slope": node.attrs["slope"]}
+    return [
+        replace(node, inputs=node.inputs[:1], outputs=(names[0],), attrs=alone),
+        Node("binary", f"{node.name}.add", (names[0], node.inputs[1]), (names[1],), add),
+        Node("activation", f"{node.name}.activation", (names[1],), (out,), act),
+    ]
+
+
+def _transposed(
+    node: Node, values: dict[str, Value], constants: dict[str, NDArray[Any]]
+) -> list[Node]:
+    """A transposed convolution as a convolution with an output channel per (filter, phase), and an interleave.
+
+    Output row oy = s * q + a gets input row q + (a + top - ky * d) / s times kernel row ky, for the ky that divide.
+    """
+    weight = constants[node.attrs["weight"]]
+    (sh, sw), (dh, dw) = node.attrs["strides"], node.attrs["dilations"]
+    top, left = node.attrs["pads"][:2]
+    groups = node.attrs["group"]
+    i, o_per, kh, kw = weight.shape
+    o = o_per * groups
+    oh, ow = values[node.outputs[0]].shape[2:]
+    ys, xs = _phase_taps(kh, sh, top, dh), _phase_taps(kw, sw, left, dw)
+    y_low, y_high = min(t[2] for t in ys), max(t[2] for t in ys)
+    x_low, x_high = min(t[2] for t in xs), max(t[2] for t in xs)
+    spread = np.zeros((o, sh, sw, i // groups, y_high - y_low + 1, x_high - x_low + 1), np.float32)
+    by_group = weight.reshape(groups, i // groups, o_per, kh, kw).swapaxes(1, 2).reshape(o, i // groups, kh, kw)
+    for ky, a, dy in ys:
+        for kx, b, dx in xs:
+            spread[:, a, b, :, dy - y_low, dx - x_low] = by_group[:, :, ky, kx]
+    name = node.name
+    constants[f"{name}.phases"] = spread.reshape(o * sh * sw, i // groups, *spread.shape[4:])
+    attrs = dict(node.attrs)
+    del attrs["output_pads"]
+    for key in ("bias", "slope"):
+        if attrs[key] is not None:
+            constants[f"{name}.{key}"] = np.repeat(constants[attrs[key]], sh * sw)
+            attrs[key] = f"{name}.{key}"
+    n, _, h, w = values[node.inputs[0]].shape
+    qh, qw = -(-oh // sh), -(-ow // sw)
+    attrs |= {
+        "weight": f"{name}.phases", "strides": (1, 1), "dilations": (1, 1), "kernel": spread.shape[4:],
+        "pads": (-y_low, -x_low, qh - 1 + y_high - (h - 1), qw - 1 + x_high - (w - 1)),
+    }  # fmt: skip
+    inner = f"{node.outputs[0]}.phases"
+    values[inner] = Value(inner, (n, o * sh * sw, qh, qw))
+    return [
+        Node("conv", name, node.inputs, (inner,), attrs),
+        Node("interleave", f"{name}.interleave", (inner,), node.outputs, {"strides": (sh, sw)}),
+    ]
+
+
+def _phase_taps(kernel: int, stride: int, before: int, dilation: int) -> list[tuple[int, int, int]]:
+    """(kernel position, output phase, input shift) of an axis of a transposed convolution."""
+    return [
+        (k, a, (a + before - k * dilation) // stride)
+        for k in range(kernel)
+        for a in range(stride)
+        if (a + before - k * dilation) % stride == 0
+    ]
+
+
+def _constants_used(graph: Graph) -> list[str]:
+    """Constants that operators name, but for layers' weights, in order of use."""
+    keys = ("bias", "slope", "constant", "scale", "shift")
+    names = [node.attrs[key] for node in graph.nodes for key in keys if node.attrs.get(key) is not None]
+    return list(dict.fromkeys(names))
+
+
+def _plain(value: Any) -> Any:
+    """Tuples and numpy scalars as JSON knows them."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value

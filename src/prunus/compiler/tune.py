@@ -1,0 +1,115 @@
+"""Measuring: a layer alone, with its real weights, for each candidate choice on this machine."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunus.compiler.choice import Choice, LayerShape, Zeros, candidates, examine
+from prunus.compiler.translate import Decision, Layer, translate
+from prunus.graph.ir import Graph, Node, Value
+from prunus.kernels.isa import Isa
+from prunus.runtime.artefact import pack
+from prunus.runtime.native import Bound, Library, Pool, open_library
+from prunus.runtime.plan import make_plan
+
+
+Floats = NDArray[np.float32]
+
+
+@dataclass
+class Tuner:
+    """Chooses for each layer: by the cost model alone ("off"), or by measuring its first candidates.
+
+    Layers alike in shape and zeros share a decision. `code` is the kernel library, None where the target isn't this
+    machine: then nothing is measured.
+    """
+
+    isa: Isa
+    threads: int
+    mode: str
+    code: bytes | None
+    describe: Callable[[Layer], str]
+    progress: Callable[[str], None] | None = None
+    known: dict[object, Decision] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.library: Library | None = open_library(self.code) if self.code else None
+        self.pool = Pool(self.library, self.threads) if self.library else None
+
+    def decide(self, layer: Layer, graph: Graph) -> Decision:
+        """The choice for a layer of `graph`."""
+        shape, zeros = layer_shape(layer, graph, self.isa, self.threads), examine(layer.matrix)
+        scheme = self.describe(layer)
+        key = (signature(layer.node, graph), shape, round(zeros.density, 2), round(zeros.sharing), zeros.block)
+        if key not in self.known:
+            self.known[key] = self._choose(layer, graph, shape, zeros)
+            if self.progress:
+                self.progress(layer.node.name)
+        return replace(self.known[key], scheme=scheme)
+
+    def _choose(self, layer: Layer, graph: Graph, shape: LayerShape, zeros: Zeros) -> Decision:
+        options = candidates(shape, zeros, self.isa)
+        if self.mode == "off" or self.library is None or self.pool is None or len(options) == 1:
+            reason = "only candidate" if len(options) == 1 else "first by the cost model, not measured"
+            return Decision(options[0], "", reason)
+        budget_s = 0.02 if self.mode == "fast" else 0.5
+        times = {choice: self._measure(layer, graph, choice, budget_s) for choice in options}
+        ranked = sorted(times, key=times.__getitem__)
+        best = ranked[0]
+        refused = tuple((str(c), f"measured {times[c] * 1e3:.3f} ms") for c in ranked[1:])
+        return Decision(best, "", f"fastest of {len(ranked)}: measured {times[best] * 1e3:.3f} ms", refused)
+
+    def _measure(self, layer: Layer, graph: Graph, choice: Choice, budget_s: float) -> float:
+        """Seconds of the layer alone: the least over repeats within the budget, at least 3."""
+        assert self.library is not None and self.pool is not None
+        bound, ports = self._bind(layer, graph, choice)
+        mine = [i for i, owner in enumerate(bound.plan.owners) if owner == 1]
+        stage = bound.plan.stages[0]
+        best, start, rounds = float("inf"), time.perf_counter(), 0
+        while rounds < 3 or (time.perf_counter() - start < budget_s and rounds < 50):
+            times = np.zeros(len(bound.plan.owners), np.int64)
+            bound.run(self.pool, stage, ports, times)
+            if rounds:  # the first one warms up
+                best = min(best, float(times[mine].sum()) * 1e-9)
+            rounds += 1
+        return best
+
+    def _bind(self, layer: Layer, graph: Graph, choice: Choice) -> tuple[Bound, list[Floats]]:
+        assert self.library is not None
+        program, constants = pack(translate(alone(layer, graph), self.isa, lambda *_: Decision(choice, "", "")))
+        bound = Bound(self.library, make_plan(program), constants, self.threads)
+        rng = np.random.default_rng(0)
+        x = rng.standard_normal(program.tensors["x"].shape, np.float32)
+        return bound, [x, np.empty(program.tensors["y"].shape, np.float32)]
+
+
+def alone(layer: Layer, graph: Graph) -> Graph:
+    """A graph of the layer only: its input copied from outside, so that it lies as it would in the network."""
+    node = layer.node
+    x, y = graph.values[node.inputs[0]].shape, graph.values[node.outputs[0]].shape
+    values = {name: Value(name, shape) for name, shape in (("x", x), ("a", x), ("y", y))}
+    node = replace(node, inputs=("a",), outputs=("y",))
+    return Graph("alone", ("x",), ("y",), (Node("identity", "in", ("x",), ("a",)), node), values, graph.constants)
+
+
+def signature(node: Node, graph: Graph) -> tuple[object, ...]:
+    """What two layers must have in common to run alike, their zeros aside."""
+    attrs = node.attrs
+    spatial = tuple(tuple(attrs[key]) for key in ("kernel", "strides", "pads", "dilations") if key in attrs)
+    return (node.op, graph.values[node.inputs[0]].shape, graph.values[node.outputs[0]].shape, spatial)
+
+
+def layer_shape(layer: Layer, graph: Graph, isa: Isa, threads: int) -> LayerShape:
+    """The sizes of a layer that candidates depend on."""
+    out = graph.values[layer.node.outputs[0]].shape
+    vectors = 0
+    if layer.node.op == "conv" and out[2] * out[3] > 1:
+        reach = max(abs(p) for p in layer.node.attrs["pads"])
+        vectors = -(-((out[2] - 1) * (out[3] + reach) + out[3]) // isa.lanes)
+    m, k = layer.matrix.shape
+    return LayerShape(m, k * layer.groups, layer.groups, vectors, threads)
+
+

@@ -1,0 +1,48 @@
+"""Errors a caller can cause. Everything else is an assertion, that is, our fault.
+
+The command line prints the message of a PrunusError as one line and exits with 2.
+"""
+
+
+class PrunusError(Exception):
+    """Base of all errors whose cause is outside Prunus: bad input, bad usage, a full disk."""
+
+
+class ModelError(PrunusError):
+    """An ONNX model that can't be read, or whose contents contradict each other (file, node, found, expected)."""
+
+
+class UnsupportedError(PrunusError):
+    """A valid model that asks for something Prunus doesn't compile: names operator and node."""
+
+
+class SchemeError(PrunusError, ValueError):
+    """A scheme string or sparsity that isn't one: what was found, what would be accepted."""
+
+
+class FeedError(PrunusError, ValueError):
+    """Inputs of a run that don't fit the network: name, dtype or shape."""
+
+
+class ArtefactError(PrunusError):
+    """A .prunus file that is truncated, altered, too new, or for an ISA that this CPU lacks."""
+
+
+class TargetError(PrunusError, ValueError):
+    """A target, precision or thread count that doesn't exist or isn't available here."""
+
+
+class ToolchainError(PrunusError):
+    """The C compiler is missing or failed: command and first lines of what it said."""
+
+
+class OutputError(PrunusError, OSError):
+    """A file that can't be written: path and the system's reason. Nothing half-written stays."""
+
+
+class MissingExtraError(PrunusError, ImportError):
+    """A part of Prunus whose packages aren't installed: says which extra brings them."""
+
+
+class RuleError(PrunusError, ValueError):
+    """A name or `re:` pattern of a recipe or `ignore` that matches no layer, or isn't a valid pattern."""

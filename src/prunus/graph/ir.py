@@ -1,0 +1,153 @@
+"""The graph: what an ONNX model says, normalised, in a handful of operators with all attributes resolved.
+
+A Graph is a frozen record that can be printed, verified and evaluated. Nodes are in an order in which every input is
+made before it is used. Constants (weights) are named arrays beside the nodes. `verify` is the grammar: a list of
+OPS with the attributes each must have; `read` and every pass end with a graph that it accepts.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor that flows: its name, shape (batch size filled in), and numpy dtype name."""
+
+    name: str
+    shape: Shape
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An element-wise function that an epilogue can apply. See ACTIVATIONS for kinds and their parameters."""
+
+    kind: str
+    params: tuple[float, ...] = ()
+
+
+# kind -> names of its parameters. prelu's slope is a constant per channel and travels as a constant, not here.
+ACTIVATIONS: dict[str, tuple[str, ...]] = {
+    "relu": (),
+    "clip": ("low", "high"),
+    "leaky_relu": ("alpha",),
+    "sigmoid": (),
+    "hard_sigmoid": ("alpha", "beta"),
+    "hard_swish": (),
+    "silu": (),
+    "tanh": (),
+    "elu": ("alpha",),
+    "softplus": (),
+    "exp": (),
+    "sqrt": (),
+    "abs": (),
+    "neg": (),
+    "erf": (),
+    "gelu": (),
+}
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator. `inputs` name flowing values only; constants are named in `attrs`."""
+
+    op: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+
+# The operators of the graph and the attributes each has. Spatial attributes are 2-D: (h, w); pads (top, left, bottom,
+# right). A 1-D convolution or pooling is read as 2-D with h = 1 between two reshapes.
+#
+# An epilogue, on conv, conv_transpose and gemm: `bias` (name of a constant float32[o] or None), `activation`
+# (Activation or None), `slope` (constant float32[o], when the activation is prelu: kind "prelu", else None), and a
+# residual that is added before the activation: it is then the node's second input, of the output's shape.
+OPS: dict[str, tuple[str, ...]] = {
+    # weight float32[o, i / group, kh, kw]
+    "conv": ("weight", "strides", "pads", "dilations", "group", "bias", "activation", "slope"),
+    # weight float32[i, o / group, kh, kw]
+    "conv_transpose": (
+        "weight", "strides", "pads", "output_pads", "dilations", "group", "bias", "activation", "slope",
+    ),
+    # x[..., k] by constant weight float32[o, k]: outputs first, alpha and beta folded in
+    "gemm": ("weight", "bias", "activation", "slope"),
+    "max_pool": ("kernel", "strides", "pads", "dilations"),  # pads as resolved with ceil_mode and auto_pad
+    "avg_pool": ("kernel", "strides", "pads", "count_include_pad"),  # ceil_mode beyond pads isn't compiled
+    "global_avg_pool": (),
+    "global_max_pool": (),
+    "activation": ("activation", "slope"),
+    # two inputs that broadcast; or one input and a constant: `constant` names it (else None), `constant_first`
+    # says which side it is on. function: add sub mul div min max pow
+    "binary": ("function", "constant", "constant_first"),
+    "concat": ("axis",),
+    "slice": ("starts", "ends", "steps"),  # one entry per axis, resolved to 0 <= start <= end <= size, step >= 1
+    "split": ("axis", "sizes"),
+    "pad": ("pads", "mode", "value"),  # pads: ((before, after), ...) per axis, >= 0; mode constant, reflect or edge
+    "reshape": ("shape",),  # also Flatten, Squeeze, Unsqueeze
+    "transpose": ("perm",),
+    "softmax": ("axis", "log"),
+    # out[.., y, x] from in at: scale-resolved source coordinates. mode nearest or linear. rank 4, h and w only
+    "resize": ("mode", "coordinates", "nearest_mode", "scales"),
+    "reduce_mean": ("axes", "keepdims"),
+    "scale_shift": ("scale", "shift"),  # per channel (axis 1): a BatchNormalization that no convolution took in
+    "identity": (),
+    # a part that another engine runs: `model` is a serialised ONNX model whose inputs and outputs are the node's
+    "onnxruntime": ("model",),
+}
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A network. `batch` says that the leading dimension of every input was symbolic in the file: it may change.
+
+    `values` has every flowing tensor by name, inputs and outputs included. `constants` are never written to.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    nodes: tuple[Node, ...]
+    values: Mapping[str, Value]
+    constants: Mapping[str, NDArray[Any]]
+    batch: bool = False
+
+
+def producers(graph: Graph) -> dict[str, Node]:
+    """The node that makes each value; inputs of the graph have none."""
+    return {output: node for node in graph.nodes for output in node.outputs}
+
+
+def consumers(graph: Graph) -> dict[str, list[Node]]:
+    """The nodes that read each value, in order; a node that reads it twice appears twice."""
+    readers: dict[str, list[Node]] = {name: [] for name in graph.values}
+    for node in graph.nodes:
+        for name in node.inputs:
+            readers[name].append(node)
+    return readers
+
+
+def verify(graph: Graph) -> None:
+    """Assert the grammar: known operators, exactly their attributes, inputs made before use, float32 constants."""
+    made = set(graph.inputs)
+    for node in graph.nodes:
+        assert node.op in OPS, f"{node.name}: unknown operator {node.op}"
+        assert set(node.attrs) == set(OPS[node.op]), f"{node.name}: attributes {sorted(node.attrs)} of {node.op}"
+        assert made.issuperset(node.inputs), f"{node.name}: reads {set(node.inputs) - made} before it is made"
+        assert not made.intersection(node.outputs), f"{node.name}: makes {node.outputs} again"
+        made.update(node.outputs)
+        for key in ("weight", "bias", "slope", "constant", "scale", "shift"):
+            constant = node.attrs.get(key)
+            assert constant is None or constant in graph.constants, f"{node.name}: no constant {constant}"
+            assert constant is None or graph.constants[constant].dtype == np.float32, f"{node.name}: {constant}"
+        activation = node.attrs.get("activation")
+        assert activation is None or activation.kind in (*ACTIVATIONS, "prelu"), f"{node.name}: {activation}"
+    assert made.issuperset(graph.outputs), f"outputs {set(graph.outputs) - made} are never made"
+    assert made.issubset(graph.values), f"values {made - set(graph.values)} have no shape"

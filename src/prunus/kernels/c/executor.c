@@ -1,0 +1,70 @@
+// The executor: runs a plan's records one after the other, each shared out over the threads. No state but the pool.
+#include <time.h>
+#include "activation.h"
+#include "layer.h"
+#include "pool.h"
+#include "strided.h"
+
+#define EXPORT __attribute__((visibility("default")))
+
+EXPORT void *prunus_pool_open(int threads) { return pool_create(threads); }
+EXPORT void prunus_pool_close(void *pool) { pool_destroy(pool); }
+EXPORT int prunus_pool_threads(void *pool) { return ((prunus_pool *)pool)->threads; }
+
+static int64_t nanoseconds(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
+}
+
+static void run_record(prunus_run_state *s) {
+  const int64_t *r = s->record;
+  switch (r[0]) {
+    case PRUNUS_CONV: run_job(s->pool, conv_task, s, conv_tasks(r)); return;
+    case PRUNUS_GEMV: run_job(s->pool, gemv_task, s, r[GEMV_N_SECTIONS]); return;
+    case PRUNUS_MARGINS: run_job(s->pool, margins_task, s, r[MARGINS_IMAGES]); return;
+    case PRUNUS_FILL: run_job(s->pool, fill_task, s, 1); return;
+    case PRUNUS_COPY: run_job(s->pool, copy_task, s, r[COPY_SIZE0] * r[COPY_SIZE0 + 1]); return;
+    case PRUNUS_MAP: run_job(s->pool, map_task, s, r[MAP_SIZE0] * r[MAP_SIZE0 + 1]); return;
+    case PRUNUS_BINARY: run_job(s->pool, binary_task, s, r[BINARY_SIZE0] * r[BINARY_SIZE0 + 1]); return;
+    case PRUNUS_POOL: run_job(s->pool, pool_task, s, r[POOL_IMAGES] * r[POOL_PLANES]); return;
+    case PRUNUS_GLOBAL_POOL: run_job(s->pool, global_pool_task, s, r[GLOBAL_POOL_IMAGES] * r[GLOBAL_POOL_PLANES]); return;
+    case PRUNUS_SOFTMAX: run_job(s->pool, softmax_task, s, r[SOFTMAX_SIZE0] * r[SOFTMAX_SIZE0 + 1]); return;
+    case PRUNUS_REDUCE_MEAN: run_job(s->pool, reduce_mean_task, s, r[REDUCE_MEAN_SIZE0] * r[REDUCE_MEAN_SIZE0 + 1]); return;
+    case PRUNUS_RESAMPLE: run_job(s->pool, resample_task, s, r[RESAMPLE_IMAGES] * r[RESAMPLE_PLANES]); return;
+  }
+}
+
+// Runs the records in [plan, end). `spaces` are arena, constants, tables and the caller's arrays. Where `times` is not
+// NULL it gets each record's nanoseconds, added. The caller sees to it that a pool runs one plan at a time.
+EXPORT void prunus_run(void *pool, const int64_t *plan, const int64_t *end, float *const *spaces, int64_t n_spaces,
+                       float *scratch, int64_t scratch_elements, int64_t *times) {
+  prunus_run_state s = {.pool = pool, .scratch = scratch, .scratch_elements = scratch_elements};
+  for (int64_t i = 0; i < n_spaces; i++) s.spaces[i] = spaces[i];
+  for (int64_t i = 0; plan < end; plan += plan[1], i++) {
+    s.record = plan;
+    const int64_t start = times ? nanoseconds() : 0;
+    run_record(&s);
+    if (times) times[i] += nanoseconds() - start;
+  }
+}
+
+// Multiply-adds on registers only: the float32 operations per second that one core can do, for rooflines.
+EXPORT double prunus_peak(void) {
+  enum { SUMS = 10, TURNS = 20000, ROUNDS = 20 };
+  vf sum[SUMS];
+  int64_t best = INT64_MAX;
+  UNROLL for (int i = 0; i < SUMS; i++) sum[i] = splat((float)i);
+  const vf factor = splat(0.999f), term = splat(1e-3f);
+  for (int round = 0; round < ROUNDS; round++) {
+    const int64_t start = nanoseconds();
+    for (int turn = 0; turn < TURNS; turn++) {
+      UNROLL for (int i = 0; i < SUMS; i++) sum[i] = sum[i] * factor + term;
+      KEEP_ORDER();
+    }
+    best = least(best, nanoseconds() - start);
+  }
+  volatile float sink = 0;
+  for (int i = 0; i < SUMS; i++) sink += sum[i][0];
+  return 2.0 * VL * SUMS * TURNS / ((double)best * 1e-9);
+}

@@ -1,0 +1,111 @@
+// The micro-kernel: for each row group of a list, acc[R rows][V vectors] += w[k][R] * x[off[k] + pixels] over the
+// group's kept columns k, then either a partial sum to scratch or the epilogue to the output. One body, written once;
+// a kernel is PRUNUS_GROUP(R, V), and tails are the same body at other V.
+#ifndef PRUNUS_GROUP_H
+#define PRUNUS_GROUP_H
+#include "activation.h"
+#include "vector.h"
+
+enum { GROUP_LOAD = 1, GROUP_FINAL = 2 };
+// A group is HEAD + R int32: columns, flags, start in `offsets`, start in `weights`, then its R rows.
+enum { GROUP_COLUMNS, GROUP_FLAGS, GROUP_OFFSETS, GROUP_WEIGHTS, GROUP_HEAD };
+
+typedef struct {
+  const float *x;          // input image at the tile's first pixel
+  const float *weights;    // of the layer, per group [columns][R]
+  const int32_t *offsets;  // of the layer: element offset of each column's window in x
+  float *scratch;          // [rows][scratch_pitch] partial sums
+  float *out;              // output image at the tile's first pixel; row r lies at out + r * plane
+  const float *residual;   // like out, or NULL
+  const int32_t *mask;     // at the tile's first pixel: all ones where a pixel is real, zero in padding; or NULL
+  const float *bias;       // [rows], or NULL
+  const float *slope;      // [rows] of prelu, or NULL
+  int64_t plane, residual_plane, scratch_pitch;
+  int32_t activation;
+  float p0, p1;
+} prunus_tile;
+
+typedef void prunus_group_kernel(const prunus_tile *t, const int32_t *groups, int64_t n_groups);
+
+// A compiler that takes the next load early needs one register more than there is, and spills a sum. An empty asm that
+// "changes" the sum made last keeps what follows behind it.
+#if defined(__x86_64__)
+#define AFTER(sum) __asm__ volatile("" : "+x"(sum) : : "memory")
+#elif defined(__aarch64__)
+#define AFTER(sum) __asm__ volatile("" : "+w"(sum) : : "memory")
+#else
+#define AFTER(sum)
+#endif
+
+#define KEEP_ORDER() __asm__ volatile("" : : : "memory")
+
+#define PRUNUS_GROUP(R, V, NAME)                                                                       \
+  static void NAME(const prunus_tile *t, const int32_t *group, int64_t n_groups) {                            \
+    for (const int32_t *end = group + n_groups * (GROUP_HEAD + R); group < end; group += GROUP_HEAD + R) { \
+      const int32_t n = group[GROUP_COLUMNS], flags = group[GROUP_FLAGS], *rows = group + GROUP_HEAD;  \
+      const int32_t *off = t->offsets + group[GROUP_OFFSETS];                                          \
+      const float *w = t->weights + group[GROUP_WEIGHTS], *x = t->x;                                   \
+      vf acc[R][V];                                                                                    \
+      if (flags & GROUP_LOAD) {                                                                        \
+        UNROLL for (int r = 0; r < R; r++) {                                                           \
+          const float *s = t->scratch + rows[r] * t->scratch_pitch;                                    \
+          UNROLL for (int v = 0; v < V; v++) acc[r][v] = load(s + v * VL);                             \
+        }                                                                                              \
+      } else {                                                                                         \
+        UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++) acc[r][v] = (vf){0};     \
+      }                                                                                                \
+      for (int32_t k = 0; k < n; k++, w += R) {                                                        \
+        const float *p = x + off[k];                                                                   \
+        if (R < V) { /* hold R weights, take the pixels one vector at a time */                        \
+          vf a[R];                                                                                     \
+          UNROLL for (int r = 0; r < R; r++) a[r] = splat(w[r]);                                       \
+          UNROLL for (int v = 0; v < V; v++) {                                                         \
+            const vf in = load(p + v * VL);                                                            \
+            UNROLL for (int r = 0; r < R; r++) acc[r][v] += a[r] * in;                                 \
+            KEEP_ORDER();                                                                              \
+          }                                                                                            \
+        } else { /* hold V vectors of pixels, take the weights one at a time */                        \
+          vf in[V];                                                                                    \
+          UNROLL for (int v = 0; v < V; v++) in[v] = load(p + v * VL);                                 \
+          UNROLL for (int r = 0; r < R; r++) {                                                         \
+            const vf a = splat(w[r]);                                                                  \
+            UNROLL for (int v = 0; v < V; v++) acc[r][v] += a * in[v];                                 \
+            AFTER(acc[r][V - 1]);                                                                      \
+          }                                                                                            \
+        }                                                                                              \
+      }                                                                                                \
+      if (flags & GROUP_FINAL) {                                                                       \
+        UNROLL for (int r = 0; r < R; r++) finish_row(t, rows[r], acc[r], V);                          \
+      } else {                                                                                         \
+        UNROLL for (int r = 0; r < R; r++) {                                                           \
+          float *s = t->scratch + rows[r] * t->scratch_pitch;                                          \
+          UNROLL for (int v = 0; v < V; v++) store(s + v * VL, acc[r][v]);                             \
+        }                                                                                              \
+      }                                                                                                \
+    }                                                                                                  \
+  }
+
+// bias, residual, activation, padding mask, store
+#define finish_row(t, row, a, V)                                                                       \
+  {                                                                                                    \
+    float *y = (t)->out + (int64_t)(row) * (t)->plane;                                                 \
+    const vf bias = splat((t)->bias ? (t)->bias[row] : 0.0f);                                          \
+    UNROLL for (int v = 0; v < V; v++) a[v] += bias;                                                   \
+    if ((t)->residual) {                                                                               \
+      const float *z = (t)->residual + (int64_t)(row) * (t)->residual_plane;                           \
+      UNROLL for (int v = 0; v < V; v++) a[v] += load(z + v * VL);                                     \
+    }                                                                                                  \
+    if ((t)->activation) {                                                                             \
+      const float p0 = (t)->slope ? (t)->slope[row] : (t)->p0;                                         \
+      if ((t)->activation == ACT_RELU) {                                                               \
+        UNROLL for (int v = 0; v < V; v++) a[v] = max_of(a[v], (vf){0});                               \
+      } else if ((t)->activation == ACT_CLIP) {                                                        \
+        UNROLL for (int v = 0; v < V; v++) a[v] = min_of(max_of(a[v], splat(p0)), splat((t)->p1));     \
+      } else {                                                                                         \
+        for (int v = 0; v < V; v++) a[v] = activate((t)->activation, a[v], p0, (t)->p1);               \
+      }                                                                                                \
+    }                                                                                                  \
+    if ((t)->mask) UNROLL for (int v = 0; v < V; v++) a[v] = (vf)((vi)a[v] & load_int((t)->mask + v * VL)); \
+    UNROLL for (int v = 0; v < V; v++) store(y + v * VL, a[v]);                                        \
+  }
+#endif

@@ -1,0 +1,78 @@
+// Records "conv", "gemv" and "margins": how row groups are dealt out over pixels, sections of rows, and threads.
+#ifndef PRUNUS_LAYER_H
+#define PRUNUS_LAYER_H
+#include "gemv.h"
+#include "run.h"
+#include "table.h"  // prunus_group_kernels[height][vectors], prunus_gemv_kernels[height]: written with the library
+
+// A call is height, start in the group table, number of groups; a section is a run of calls that owns its rows.
+enum { CALL_HEIGHT, CALL_START, CALL_GROUPS, CALL_SIZE };
+
+static prunus_tile layer_tile(const prunus_run_state *s, int64_t weights, int64_t offsets, int64_t bias, int64_t slope,
+                              int64_t activation, int64_t p0, int64_t p1) {
+  return (prunus_tile){.weights = at(s, weights), .offsets = (const int32_t *)at(s, offsets), .bias = at(s, bias),
+                       .slope = at(s, slope), .activation = (int32_t)activation, .p0 = from_bits(p0),
+                       .p1 = from_bits(p1)};
+}
+
+static void conv_task(void *context, int64_t task, int thread) {
+  const prunus_run_state *s = context;
+  const int64_t *r = s->record, v = r[CONV_TILE], per_task = r[CONV_TILES_PER_TASK], n_sections = r[CONV_N_SECTIONS];
+  const int64_t n_tiles = ceil_div(r[CONV_VECTORS], v), n_blocks = ceil_div(n_tiles, per_task);
+  const int64_t image = task / (n_blocks * n_sections), rest = task % (n_blocks * n_sections);
+  const int64_t section = r[CONV_PIXELS_OUTER] ? rest % n_sections : rest / n_blocks;
+  const int64_t block = r[CONV_PIXELS_OUTER] ? rest / n_sections : rest % n_blocks;
+  const int32_t *groups = (const int32_t *)at(s, r[CONV_GROUPS]), *calls = (const int32_t *)at(s, r[CONV_CALLS]);
+  const int32_t *sections = (const int32_t *)at(s, r[CONV_SECTIONS]) + section;
+  prunus_tile t = layer_tile(s, r[CONV_WEIGHTS], r[CONV_OFFSETS], r[CONV_BIAS], r[CONV_SLOPE], r[CONV_ACTIVATION],
+                             r[CONV_P0], r[CONV_P1]);
+  t.plane = r[CONV_PLANE], t.residual_plane = r[CONV_RESIDUAL_PLANE], t.scratch_pitch = v * VL;
+  t.scratch = s->scratch + thread * s->scratch_elements;
+  const float *x = at(s, r[CONV_X]) + image * r[CONV_X_BATCH];
+  float *out = at(s, r[CONV_OUT]) + image * r[CONV_OUT_BATCH], *residual = at(s, r[CONV_RESIDUAL]);
+  const int32_t *mask = (const int32_t *)at(s, r[CONV_MASK]);
+  for (int64_t i = block * per_task; i < least((block + 1) * per_task, n_tiles); i++) {
+    const int64_t pixel = i * v * VL, vectors = least(v, r[CONV_VECTORS] - i * v);
+    t.x = x + pixel, t.out = out + pixel, t.mask = mask ? mask + pixel : NULL;
+    t.residual = residual ? residual + image * r[CONV_RESIDUAL_BATCH] + pixel : NULL;
+    for (const int32_t *c = calls + sections[0] * CALL_SIZE; c < calls + sections[1] * CALL_SIZE; c += CALL_SIZE)
+      prunus_group_kernels[c[CALL_HEIGHT]][vectors](&t, groups + c[CALL_START], c[CALL_GROUPS]);
+  }
+}
+
+static int64_t conv_tasks(const int64_t *r) {
+  return r[CONV_IMAGES] * ceil_div(ceil_div(r[CONV_VECTORS], r[CONV_TILE]), r[CONV_TILES_PER_TASK]) *
+         r[CONV_N_SECTIONS];
+}
+
+// Images are innermost, so that a section's weights are read from memory once.
+static void gemv_task(void *context, int64_t task, int thread) {
+  (void)thread;
+  const prunus_run_state *s = context;
+  const int64_t *r = s->record;
+  const int32_t *groups = (const int32_t *)at(s, r[GEMV_GROUPS]), *calls = (const int32_t *)at(s, r[GEMV_CALLS]);
+  const int32_t *sections = (const int32_t *)at(s, r[GEMV_SECTIONS]) + task;
+  prunus_tile t = layer_tile(s, r[GEMV_WEIGHTS], r[GEMV_OFFSETS], r[GEMV_BIAS], r[GEMV_SLOPE], r[GEMV_ACTIVATION],
+                             r[GEMV_P0], r[GEMV_P1]);
+  t.plane = r[GEMV_ROW_STRIDE];
+  const float *residual = at(s, r[GEMV_RESIDUAL]);
+  for (const int32_t *c = calls + sections[0] * CALL_SIZE; c < calls + sections[1] * CALL_SIZE; c += CALL_SIZE)
+    for (int64_t image = 0; image < r[GEMV_IMAGES]; image++) {
+      t.x = at(s, r[GEMV_X]) + image * r[GEMV_X_BATCH];
+      t.out = at(s, r[GEMV_OUT]) + image * r[GEMV_OUT_BATCH];
+      t.residual = residual ? residual + image * r[GEMV_RESIDUAL_BATCH] : NULL;
+      prunus_gemv_kernels[c[CALL_HEIGHT]](&t, groups + c[CALL_START], c[CALL_GROUPS]);
+    }
+}
+
+static void margins_task(void *context, int64_t task, int thread) {
+  (void)thread;
+  const prunus_run_state *s = context;
+  const int64_t *r = s->record;
+  float *p = at(s, r[MARGINS_OUT]) + task * r[MARGINS_OUT_BATCH];
+  for (int64_t c = 0; c < r[MARGINS_PLANES]; c++, p += r[MARGINS_PLANE]) {
+    memset(p - r[MARGINS_FRONT], 0, (size_t)r[MARGINS_FRONT] * 4);
+    memset(p + r[MARGINS_TAIL_START], 0, (size_t)r[MARGINS_TAIL] * 4);
+  }
+}
+#endif

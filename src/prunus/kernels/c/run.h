@@ -1,0 +1,25 @@
+// What every kind of record sees of a run.
+#ifndef PRUNUS_RUN_H
+#define PRUNUS_RUN_H
+#include "threads.h"
+
+enum { MAX_PORTS = 64 };
+typedef struct {
+  prunus_pool *pool;
+  float *spaces[SPACE_PORTS + MAX_PORTS];
+  float *scratch;  // per thread
+  int64_t scratch_elements;
+  const int64_t *record;  // the one being run
+} prunus_run_state;
+
+INLINE float *at(const prunus_run_state *s, int64_t address) {
+  return address < 0 ? NULL : s->spaces[address >> 40] + (address & ((INT64_C(1) << 40) - 1));
+}
+INLINE float from_bits(int64_t bits) {
+  union { uint32_t i; float f; } u = {.i = (uint32_t)bits};
+  return u.f;
+}
+INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+#endif

@@ -1,0 +1,120 @@
+// A persistent pool of threads that share out the tasks of one job at a time. Workers spin for a while between jobs,
+// then sleep; the caller works too. Tasks are taken from a counter, so a thread that is held up takes fewer.
+#ifndef PRUNUS_THREADS_H
+#define PRUNUS_THREADS_H
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+enum { SPINS = 20000 };  // about 100 us: longer than the pause between two layers
+typedef void prunus_job(void *context, int64_t task, int thread);
+
+typedef struct {
+  int threads;  // the caller included
+  pthread_t *workers;
+  prunus_job *job;
+  void *context;
+  int64_t n_tasks;
+  _Alignas(64) atomic_int_fast64_t next;
+  _Alignas(64) atomic_uint generation;
+  _Alignas(64) atomic_int working;
+  atomic_int stop, sleeping;
+  pthread_mutex_t mutex;
+  pthread_cond_t wake;
+} prunus_pool;
+
+typedef struct {
+  prunus_pool *pool;
+  int thread;
+} prunus_worker;
+
+static inline void relax(void) {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
+static void take_tasks(prunus_pool *p, int thread) {
+  for (int64_t task; (task = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed)) < p->n_tasks;)
+    p->job(p->context, task, thread);
+}
+
+static void *worker_main(void *argument) {
+  prunus_worker self = *(prunus_worker *)argument;
+  free(argument);
+  prunus_pool *p = self.pool;
+  for (unsigned seen = 0;;) {
+    int spins = 0;
+    while (atomic_load_explicit(&p->generation, memory_order_acquire) == seen) {
+      if (++spins < SPINS) {
+        relax();
+        continue;
+      }
+      pthread_mutex_lock(&p->mutex);
+      atomic_fetch_add(&p->sleeping, 1);
+      while (atomic_load(&p->generation) == seen) pthread_cond_wait(&p->wake, &p->mutex);
+      atomic_fetch_sub(&p->sleeping, 1);
+      pthread_mutex_unlock(&p->mutex);
+    }
+    seen++;
+    if (atomic_load(&p->stop)) return NULL;
+    take_tasks(p, self.thread);
+    atomic_fetch_sub_explicit(&p->working, 1, memory_order_release);
+  }
+}
+
+static void announce(prunus_pool *p) {
+  atomic_store(&p->working, p->threads - 1);
+  atomic_fetch_add(&p->generation, 1);
+  if (atomic_load(&p->sleeping)) {
+    pthread_mutex_lock(&p->mutex);
+    pthread_cond_broadcast(&p->wake);
+    pthread_mutex_unlock(&p->mutex);
+  }
+}
+
+static void run_job(prunus_pool *p, prunus_job *job, void *context, int64_t n_tasks) {
+  if (p->threads == 1 || n_tasks <= 1) {
+    for (int64_t task = 0; task < n_tasks; task++) job(context, task, 0);
+    return;
+  }
+  p->job = job, p->context = context, p->n_tasks = n_tasks;
+  atomic_store(&p->next, 0);
+  announce(p);
+  take_tasks(p, 0);
+  while (atomic_load_explicit(&p->working, memory_order_acquire)) relax();
+}
+
+static void pool_destroy(prunus_pool *p) {
+  atomic_store(&p->stop, 1);
+  announce(p);
+  for (int i = 0; i < p->threads - 1; i++) pthread_join(p->workers[i], NULL);
+  pthread_mutex_destroy(&p->mutex);
+  pthread_cond_destroy(&p->wake);
+  free(p->workers);
+  free(p);
+}
+
+// A pool of fewer threads where the system grants no more; NULL when out of memory.
+static prunus_pool *pool_create(int threads) {
+  prunus_pool *p = aligned_alloc(64, (sizeof *p + 63) / 64 * 64);
+  if (!p) return NULL;
+  *p = (prunus_pool){.threads = 1, .workers = calloc((size_t)threads, sizeof(pthread_t))};
+  pthread_mutex_init(&p->mutex, NULL);
+  pthread_cond_init(&p->wake, NULL);
+  for (int i = 1; p->workers && i < threads; i++) {
+    prunus_worker *w = malloc(sizeof *w);
+    if (!w) break;
+    *w = (prunus_worker){p, i};
+    if (pthread_create(&p->workers[i - 1], NULL, worker_main, w)) {
+      free(w);
+      break;
+    }
+    p->threads++;
+  }
+  return p;
+}
+#endif

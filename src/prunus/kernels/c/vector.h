@@ -1,0 +1,55 @@
+// Vectors of float32 and the few functions on them that every kernel uses. GCC/clang vector types only: the same text
+// serves every ISA; VB (bytes per vector) comes from the compiler's command line.
+#ifndef PRUNUS_VECTOR_H
+#define PRUNUS_VECTOR_H
+#include <stdint.h>
+#include <string.h>
+
+#define VL (VB / 4)  // lanes
+#define INLINE static inline __attribute__((always_inline))
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 64")
+#endif
+
+typedef float vf __attribute__((vector_size(VB)));
+typedef int32_t vi __attribute__((vector_size(VB)));
+typedef float vf_any __attribute__((vector_size(VB), aligned(4), may_alias));
+typedef int32_t vi_any __attribute__((vector_size(VB), aligned(4), may_alias));
+
+INLINE vf load(const float *p) { return *(const vf_any *)p; }
+INLINE void store(float *p, vf a) { *(vf_any *)p = a; }
+INLINE vi load_int(const int32_t *p) { return *(const vi_any *)p; }
+INLINE vf splat(float a) { return a - (vf){0}; }
+INLINE vf choose(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
+// NaN travels through the first argument of both, as in numpy.
+INLINE vf max_of(vf a, vf b) { return choose((a < b), b, a); }
+INLINE vf min_of(vf a, vf b) { return choose((a > b), b, a); }
+
+// e^a to 2 ulp: 2^n * p(r) with a = n ln 2 + r, |r| <= ln 2 / 2; polynomial of degree 6 (Cephes expf's scheme).
+INLINE vf exp_of(vf a) {
+  vi is_nan = (a != a);
+  vf x = min_of(max_of(a, splat(-87.33654f)), splat(88.72283f));
+  vf magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+  vf n = (x * splat(1.44269504f) + magic) - magic;
+  vf r = x - n * splat(0.693359375f) - n * splat(-2.12194440e-4f);
+  vf p = splat(1.9875691500e-4f);
+  p = p * r + splat(1.3981999507e-3f);
+  p = p * r + splat(8.3334519073e-3f);
+  p = p * r + splat(4.1665795894e-2f);
+  p = p * r + splat(1.6666665459e-1f);
+  p = p * r + splat(5.0000001201e-1f);
+  p = p * r * r + r + splat(1.0f);
+  vi power = __builtin_convertvector(n, vi);  // in -126 .. 128; two factors, for 2^128 is no float
+  vi half = power >> 1;
+  vf low = (vf)((half + 127) << 23), high = (vf)((power - half + 127) << 23);
+  vf y = p * low * high;
+  y = choose((a < splat(-103.97f)), splat(0.0f), y);
+  return choose(is_nan, a, y);
+}
+INLINE vf sigmoid_of(vf a) {
+  vf e = exp_of(-a);
+  return splat(1.0f) / (splat(1.0f) + e);
+}
+#endif

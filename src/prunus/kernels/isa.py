@@ -1,0 +1,51 @@
+"""The ISAs that kernels are built for. An ISA is a small record; adding a row builds and tests every kernel for it."""
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Isa:
+    """How one target's kernel library is built.
+
+    `tiles` gives, per height R of a row group, the most vectors V of pixels: R * V sums, the weights or pixels held
+    beside them and one more register must fit in the register file, or sums spill and speed halves.
+    """
+
+    target: str  # a key of prunus.runtime.cpu.TARGETS
+    triple: str  # of the packaged clang, and how gcc or a system clang is told the same
+    vector_bytes: int
+    flags: tuple[str, ...]  # for the packaged clang
+    system_flags: tuple[str, ...]  # for gcc and clang
+    tiles: tuple[tuple[int, int], ...]
+
+    @property
+    def lanes(self) -> int:
+        """float32 values per vector."""
+        return self.vector_bytes // 4
+
+    @property
+    def gemv_heights(self) -> tuple[int, ...]:
+        """Heights of row groups where the lanes are rows: 4, 2 and 1 vectors, and single rows."""
+        return (4 * self.lanes, 2 * self.lanes, self.lanes, 1)
+
+
+_REGISTERS_16: Final = ((1, 10), (2, 6), (3, 4), (4, 3), (5, 2), (6, 2), (7, 1), (8, 1))
+_REGISTERS_32: Final = ((1, 12), (2, 12), (3, 8), (4, 6), (5, 5), (6, 4), (7, 3), (8, 3), (12, 2), (16, 1))
+
+ISAS: Final = (
+    Isa(
+        "x86-64-avx512", "x86_64-linux-gnu.2.17", 64, ("-mcpu=x86_64_v4", "-mprefer-vector-width=512"),
+        ("-march=x86-64-v4", "-mprefer-vector-width=512"), _REGISTERS_32,
+    ),
+    Isa(
+        "x86-64-avx2", "x86_64-linux-gnu.2.17", 32, ("-mcpu=x86_64_v3",), ("-march=x86-64-v3",), _REGISTERS_16,
+    ),
+    Isa("x86-64", "x86_64-linux-gnu.2.17", 16, ("-mcpu=x86_64",), ("-march=x86-64",), _REGISTERS_16),
+    Isa("aarch64-neon", "aarch64-linux-gnu.2.17", 16, (), ("-march=armv8-a",), _REGISTERS_32),
+)  # fmt: skip
+
+
+def isa_of(target: str) -> Isa:
+    """The ISA of a target's name, which must be one of ISAS."""
+    return next(isa for isa in ISAS if isa.target == target)

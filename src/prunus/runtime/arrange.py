@@ -1,0 +1,141 @@
+"""Decides how every tensor of a program lies in memory: which are planar, at what pitch, and which share memory."""
+
+from collections.abc import Mapping
+
+from prunus.runtime.layout import Layout, Shape, channels_of, contiguous, planar
+from prunus.runtime.lower.layer import taps
+from prunus.runtime.program import Op, Program
+
+Margins = tuple[int, int, int, int]  # top, left, bottom, right
+
+
+def arrange(program: Program, batch: int) -> tuple[dict[str, Layout], dict[str, tuple[str, int]]]:
+    """Layout of each tensor, and for tensors inside another one's buffer that buffer and the offset in it.
+
+    Pitches are equal along chains of stride-1 convolutions and residuals, and as wide as the widest padding asks.
+    Inputs of a concatenation along channels lie in its output where nothing else speaks against it.
+    """
+    shapes = {name: program.shape(name, batch) for name in program.tensors}
+    flat = _contiguous_tensors(program, shapes)
+    parents = _concat_views(program, shapes, flat)
+    root = {name: _root(name, parents)[0] for name in shapes}
+    groups = _Groups(shapes)
+    margins: dict[str, Margins] = {}
+    pitch: dict[str, int] = {}
+
+    def widen(name: str, needed: int) -> None:
+        pitch[root[name]] = max(pitch.get(root[name], 0), needed)
+
+    for name, shape in shapes.items():
+        if name not in flat:
+            widen(name, shape[3])
+            groups.join(name, root[name])
+    for op in program.ops:
+        out = op.outputs[0]
+        if op.kind != "conv" or out in flat:
+            continue
+        x, (top, left, bottom, right) = op.inputs[0], op.attrs["pads"]
+        if tuple(op.attrs["strides"]) == (1, 1) and x not in flat:
+            groups.join(x, out)
+            widen(x, shapes[x][3] + max(left, right))
+            margins[root[x]] = _larger(margins.get(root[x], (0, 0, 0, 0)), (top, left, bottom, right))
+        else:
+            columns = taps(op.attrs["kernel"][1], op.attrs["strides"][1], left, op.attrs["dilations"][1])
+            widen(out, shapes[out][3] + columns.high - columns.low)
+        if len(op.inputs) > 1:
+            groups.join(op.inputs[1], out)
+    widest: dict[str, int] = {}
+    for name, needed in pitch.items():
+        group = groups.of(name)
+        widest[group] = max(widest.get(group, 0), needed)
+    layouts: dict[str, Layout] = {}
+    views: dict[str, tuple[str, int]] = {}
+    for name, shape in shapes.items():
+        if name in flat:
+            layouts[name] = contiguous(shape)
+        elif root[name] == name:
+            layouts[name] = planar(shape, widest[groups.of(name)], *margins.get(name, (0, 0, 0, 0)))
+    for name in shapes:
+        if name not in layouts:
+            top, channel = _root(name, parents)
+            layouts[name] = channels_of(layouts[top], shapes[name], channel)
+            views[name] = (top, 0)
+    _reshape_views(program, layouts, views)
+    return layouts, views
+
+
+def _contiguous_tensors(program: Program, shapes: Mapping[str, Shape]) -> set[str]:
+    """Tensors in C order: all but feature maps of more than one pixel that records make; what meets ports or
+    another engine; and what only moves through operators without windows."""
+    flat = {name for name, shape in shapes.items() if len(shape) != 4 or shape[2] * shape[3] == 1}
+    flat |= set(program.inputs)
+    for op in program.ops:
+        if op.kind == "onnxruntime":
+            flat |= {*op.inputs, *op.outputs}
+    for op in program.ops:
+        if op.kind == "conv" and op.outputs[0] not in flat:
+            # the epilogue reads the residual as it writes the output
+            assert len(op.inputs) < 2 or op.inputs[1] not in flat, f"{op.name}: residual {op.inputs[1]} is contiguous"
+    return flat
+
+
+def _concat_views(
+    program: Program, shapes: Mapping[str, Shape], flat: set[str]
+) -> dict[str, tuple[str, int]]:
+    """Tensor -> (the concatenation's output that holds it, first channel)."""
+    made = {name: op for op in program.ops for name in op.outputs}
+    parents: dict[str, tuple[str, int]] = {}
+    for op in program.ops:
+        if op.kind != "concat" or op.attrs["axis"] % len(shapes[op.outputs[0]]) != 1 or op.outputs[0] in flat:
+            continue
+        fits = len(set(op.inputs)) == len(op.inputs) and not any(
+            name in flat or name in parents or made[name].kind in ("identity", "reshape", "onnxruntime")
+            for name in op.inputs
+        )
+        channel = 0
+        for name in op.inputs if fits else ():
+            parents[name] = (op.outputs[0], channel)
+            channel += shapes[name][1]
+    return parents
+
+
+def _root(name: str, parents: Mapping[str, tuple[str, int]]) -> tuple[str, int]:
+    channel = 0
+    while name in parents:
+        name, start = parents[name]
+        channel += start
+    return name, channel
+
+
+def _reshape_views(program: Program, layouts: Mapping[str, Layout], views: dict[str, tuple[str, int]]) -> None:
+    """A reshape of a contiguous tensor of the arena into a contiguous one is the same memory."""
+    ports = set(program.inputs)
+    outside = {name for op in program.ops if op.kind == "onnxruntime" for name in op.outputs}
+    for op in program.ops:
+        if op.kind not in ("reshape", "identity"):
+            continue
+        x, out = op.inputs[0], op.outputs[0]
+        if layouts[x].contiguous and layouts[out].contiguous and x not in ports and x not in outside:
+            views[out] = views.get(x, (x, 0))
+
+
+def _larger(a: Margins, b: Margins) -> Margins:
+    return max(a[0], b[0]), max(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
+
+
+class _Groups:
+    """Disjoint sets of tensors."""
+
+    def __init__(self, names: Mapping[str, Shape]) -> None:
+        self.parent = {name: name for name in names}
+
+    def of(self, name: str) -> str:
+        while self.parent[name] != name:
+            self.parent[name] = self.parent[self.parent[name]]
+            name = self.parent[name]
+        return name
+
+    def join(self, a: str, b: str) -> None:
+        self.parent[self.of(a)] = self.of(b)
+
+

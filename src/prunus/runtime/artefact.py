@@ -1,0 +1,140 @@
+"""The artefact file: magic, schema version, header length, JSON header, then aligned blobs of code and constants.
+
+The header names the target, the program and the hash of all that follows; nothing in the file is pickled.
+"""
+
+import hashlib
+import json
+import struct
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunus.errors import ArtefactError
+def write_atomically(*a): pass
+from prunus.runtime.cpu import TARGETS, describe
+from prunus.runtime.native import allocate
+from prunus.runtime.plan import constant_offsets
+from prunus.runtime.program import Op, Program, Tensor
+
+MAGIC = b"PRUNUS\r\n"
+SCHEMA = 1
+ALIGNMENT = 64  # bytes
+_HEAD = struct.Struct("<8sIIQ32s")  # magic, schema, 0, header bytes, sha256 of the header and all that follows it
+
+
+def pack(program: Program) -> tuple[Program, NDArray[np.float32]]:
+    """The constants side by side in one array, and the program with views of it."""
+    offsets = constant_offsets(program)
+    ends = [offsets[name] + -(-array.nbytes // 4) for name, array in program.constants.items()]
+    space = allocate(max(ends, default=1) + 16)
+    octets = space.view(np.uint8)
+    views = {}
+    for name, array in program.constants.items():
+        start = offsets[name] * 4
+        target = octets[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+        target[...] = array
+        views[name] = target
+    return _with_constants(program, views), space
+
+
+def save(path: Path, program: Program, code: bytes) -> None:
+    """Write a program and its native code.
+
+    Raises OutputError: the file can't be written.
+    """
+    offsets = constant_offsets(program)
+    start = _up(len(code))
+    header = {
+        "target": program.target,
+        "lanes": program.lanes,
+        "name": program.name,
+        "batch": program.batch,
+        "inputs": program.inputs,
+        "outputs": program.outputs,
+        "tensors": {name: asdict(tensor) for name, tensor in program.tensors.items()},
+        "ops": [[op.kind, op.name, op.inputs, op.outputs, dict(op.attrs)] for op in program.ops],
+        "code_bytes": len(code),
+        "constants": {
+            name: [str(array.dtype), list(array.shape), start + offsets[name] * 4]
+            for name, array in program.constants.items()
+        },
+    }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-(_HEAD.size + len(text)) % ALIGNMENT)
+    parts: list[bytes | memoryview] = [text, code, bytes(start - len(code))]
+    at = start
+    for name, array in program.constants.items():
+        gap = start + offsets[name] * 4 - at
+        data = memoryview(np.ascontiguousarray(array)).cast("B") if array.size else memoryview(b"")
+        parts += [bytes(gap), data]
+        at += gap + array.nbytes
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    write_atomically(path, [_HEAD.pack(MAGIC, SCHEMA, 0, len(text), digest.digest()), *parts])
+
+
+def read(path: Path) -> tuple[Program, bytes, NDArray[np.float32]]:
+    """The program, its native code and the space of its constants.
+
+    Raises ArtefactError: no artefact, truncated, altered, from a newer schema, or for an ISA that this CPU lacks.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ArtefactError(f"{path}: {error.strerror}") from error
+    if data[:8] != MAGIC:
+        raise ArtefactError(f"{path}: not a Prunus artefact (starts with {data[:8]!r})")
+    if len(data) < _HEAD.size:
+        raise ArtefactError(f"{path}: truncated: {len(data)} bytes, the head alone has {_HEAD.size}")
+    _, schema, _, length, digest = _HEAD.unpack_from(data)
+    if schema > SCHEMA:
+        raise ArtefactError(f"{path}: schema {schema}, this Prunus reads up to {SCHEMA}: update Prunus")
+    if len(data) < _HEAD.size + length or hashlib.sha256(memoryview(data)[_HEAD.size :]).digest() != digest:
+        raise ArtefactError(f"{path}: truncated or altered: {len(data)} bytes that don't have the hash they name")
+    try:
+        header = json.loads(data[_HEAD.size : _HEAD.size + length])
+        return _parse(header, memoryview(data)[_HEAD.size + length :], path)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ArtefactError(f"{path}: header of schema {schema} has a fault: {error!r}") from error
+
+
+def _parse(header: dict[str, Any], body: memoryview, path: Path) -> tuple[Program, bytes, NDArray[np.float32]]:
+    target = header["target"]
+    if target not in TARGETS:
+        raise ArtefactError(f"{path}: compiled for {target}, which this Prunus doesn't know")
+    if missing := describe().missing(target):
+        raise ArtefactError(f"{path}: compiled for {target}; this CPU lacks {' '.join(missing)}")
+    code = bytes(body[: header["code_bytes"]])
+    start = _up(len(code))
+    space = allocate(-(-(len(body) - start) // 4) + 16)
+    space.view(np.uint8)[: len(body) - start] = np.frombuffer(body, np.uint8)[start:]
+    octets = space.view(np.uint8)
+    constants = {}
+    for name, (dtype, shape, offset) in header["constants"].items():
+        size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        constants[name] = octets[offset - start : offset - start + size].view(dtype).reshape(shape)
+    program = Program(
+        header["name"],
+        target,
+        header["lanes"],
+        header["batch"],
+        tuple(header["inputs"]),
+        tuple(header["outputs"]),
+        {name: Tensor(tuple(t["shape"]), t["dtype"]) for name, t in header["tensors"].items()},
+        tuple(Op(k, n, tuple(i), tuple(o), a) for k, n, i, o, a in header["ops"]),
+        constants,
+    )
+    return program, code, space
+
+
+def _with_constants(program: Program, constants: dict[str, NDArray[Any]]) -> Program:
+    return Program(**{**program.__dict__, "constants": constants})
+
+
+def _up(n_bytes: int) -> int:
+    return -(-n_bytes // ALIGNMENT) * ALIGNMENT

@@ -1,0 +1,159 @@
+"""What a lowering works with: layouts, temporaries, tables, and the list of records it appends to.
+
+Records are collected with symbolic addresses (Ref) and get their numbers when memory has been placed.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunus.runtime.layout import Layout, Shape, c_strides, up
+from prunus.runtime.program import Op, Program
+from prunus.runtime.records import (
+    ACTIVATIONS,
+    CONSTANTS,
+    NOWHERE,
+    RANK,
+    TABLES,
+    address,
+    float_bits,
+)
+
+
+@dataclass(frozen=True)
+class Ref:
+    """Element `offset` of a buffer of the arena, or of a port."""
+
+    buffer: str
+    offset: int = 0
+
+    def __add__(self, elements: int) -> "Ref":
+        return Ref(self.buffer, self.offset + elements)
+
+
+Address = Ref | int
+
+
+@dataclass
+class Draft:
+    """A plan in the making."""
+
+    program: Program
+    batch: int
+    layouts: dict[str, Layout]
+    views: dict[str, tuple[str, int]]  # tensor -> buffer that it lies in, and offset of that buffer's start
+    constant_offsets: dict[str, int]
+    records: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    tables: list[NDArray[np.int32]] = field(default_factory=list)
+    table_size: int = 0
+    temporaries: list[tuple[str, int, int]] = field(default_factory=list)  # name, size, step
+    scratch: int = 0
+    step: int = 0
+    owners: list[int] = field(default_factory=list)  # of each record, its op
+    uses: dict[str, list[int]] = field(default_factory=dict)  # buffer -> steps that touch it
+
+    def layout(self, tensor: str) -> Layout:
+        """How a tensor lies in memory."""
+        return self.layouts[tensor]
+
+    def at(self, tensor: str) -> Ref:
+        """Address of a tensor's first element."""
+        buffer, offset = self.views.get(tensor, (tensor, 0))
+        self.uses.setdefault(buffer, []).append(self.step)
+        return Ref(buffer, offset + self.layouts[tensor].first)
+
+    def constant(self, name: str | None) -> int:
+        """Address of a constant, NOWHERE for None."""
+        return NOWHERE if name is None else address(CONSTANTS, self.constant_offsets[name])
+
+    def table(self, values: NDArray[Any]) -> int:
+        """Address of an array kept with the plan: 32-bit integers, or float32 by their bits."""
+        flat = np.ascontiguousarray(values).ravel()
+        flat = flat.view(np.int32) if flat.dtype == np.float32 else flat.astype(np.int32)
+        place = self.table_size
+        padded = np.zeros(up(max(flat.size, 1), 16), np.int32)
+        padded[: flat.size] = flat
+        self.tables.append(padded)
+        self.table_size += padded.size
+        return address(TABLES, place)
+
+    def temporary(self, size: int) -> Ref:
+        """A buffer that lives during this step."""
+        name = f"#{self.step}.{len(self.temporaries)}"
+        self.temporaries.append((name, size, self.step))
+        return Ref(name)
+
+    def emit(self, kind: str, **fields: Any) -> None:
+        """Append a record."""
+        self.records.append((kind, fields))
+        self.owners.append(self.step)
+
+    def need_scratch(self, elements: int) -> None:
+        """Each thread gets at least that much."""
+        self.scratch = max(self.scratch, elements)
+
+
+def axes(shape: Shape) -> list[int]:
+    """Which of the record's RANK axes each axis of `shape` is: the first two come first, the others last."""
+    rank = len(shape)
+    assert rank <= RANK, f"rank {rank} is more than {RANK}"
+    if rank <= 2:
+        return list(range(rank))
+    return [0, 1, *range(RANK - (rank - 2), RANK)]
+
+
+def strided(prefix: str, shape: Shape, values: Shape) -> dict[str, int]:
+    """Fields such as size0..5 or in_stride0..5 from one value per axis of `shape`."""
+    return {f"{prefix}{axis}": value for axis, value in zip(axes(shape), values, strict=True)}
+
+
+def copy(draft: Draft, out: Address, out_strides: Shape, x: Address, x_strides: Shape, shape: Shape) -> None:
+    """Emit a copy of a box; nothing if it is empty."""
+    if all(shape):
+        draft.emit(
+            "copy", out=out, x=x, **strided("size", shape, shape), **strided("out_stride", shape, out_strides),
+            **strided("in_stride", shape, x_strides),
+        )  # fmt: skip
+
+
+def clear_padding(draft: Draft, tensor: str) -> None:
+    """Before a planar tensor is written element by element: zeros everywhere, if any reader relies on them."""
+    layout = draft.layout(tensor)
+    gaps = len(layout.shape) == 4 and not layout.contiguous and (
+        layout.front or layout.tail or layout.pitch > layout.shape[3]
+    )  # fmt: skip
+    if not gaps:
+        return
+    start = draft.at(tensor) + -layout.first if tensor not in draft.views else None
+    n, c = layout.shape[:2]
+    if start is not None:
+        draft.emit("fill", out=start, count=layout.size, value=0)
+        return
+    lead = up(layout.front, 16)
+    for image in range(n):  # a view: only its own channels
+        draft.emit("fill", out=draft.at(tensor) + (image * layout.batch - lead), count=c * layout.plane, value=0)
+
+
+def as_contiguous(draft: Draft, tensor: str) -> Ref:
+    """Address of a tensor's elements in C order: its own, or those of a temporary copy."""
+    layout = draft.layout(tensor)
+    if layout.contiguous:
+        return draft.at(tensor)
+    temporary = draft.temporary(int(np.prod(layout.shape)))
+    copy(draft, temporary, c_strides(layout.shape), draft.at(tensor), layout.strides, layout.shape)
+    return temporary
+
+
+def activation_fields(draft: Draft, op: Op) -> dict[str, Any]:
+    """bias, slope, activation, p0, p1 of a record from an operator's attributes."""
+    kind, params = op.attrs.get("activation") or ("none", ())
+    params = [*params, 0.0, 0.0]
+    fields = {
+        "slope": draft.constant(op.attrs.get("slope")),
+        "activation": ACTIVATIONS["leaky_relu" if kind == "prelu" else kind],
+        "p0": float_bits(params[0]),
+        "p1": float_bits(params[1]),
+    }
+    return fields

@@ -1,0 +1,221 @@
+"""Convolution and matrix product: row groups turned into records.
+
+A convolution reads its input as it lies where a shifted window is one offset: stride 1, the same pitch in and out, and
+margins wide enough. Otherwise the input is first split into phase planes, one per position inside the stride, and the
+convolution goes over those with stride 1.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunus.runtime.layout import LINE, Layout, odd_lines, up
+from prunus.runtime.lower.context import Address, Draft, activation_fields, as_contiguous, copy
+from prunus.runtime.program import Op
+from prunus.runtime.records import NOWHERE
+from prunus.sparsity.encoding import Encoding, column_starts, value_starts
+
+
+@dataclass(frozen=True)
+class Taps:
+    """Where the kernel positions of one axis read: phase and shift of each, so that
+    input = (output + shift) * stride + phase."""
+
+    phases: tuple[int, ...]
+    shifts: tuple[int, ...]
+
+    @property
+    def low(self) -> int:
+        return min(self.shifts)
+
+    @property
+    def high(self) -> int:
+        return max(self.shifts)
+
+
+def taps(kernel: int, stride: int, before: int, dilation: int) -> Taps:
+    """The taps of an axis with `before` elements of padding in front."""
+    places = [k * dilation - before for k in range(kernel)]
+    return Taps(tuple(p % stride for p in places), tuple(p // stride for p in places))
+
+
+def reads_directly(op: Op, x: Layout, out: Layout) -> bool:
+    """The convolution needs no copy of its input."""
+    top, left, bottom, right = op.attrs["pads"]
+    if len(x.shape) != 4 or len(x.strides) != 4 or x.strides[3] != 1:
+        return False
+    if out.shape[2] * out.shape[3] == 1:
+        return (top, left, bottom, right) == (0, 0, 0, 0)
+    if tuple(op.attrs["strides"]) != (1, 1) or x.pitch != out.pitch or x.plane % LINE or x.first % LINE:
+        return False
+    return (
+        x.pitch >= x.shape[3] + max(left, right)
+        and x.front >= top * x.pitch + left
+        and x.tail >= bottom * x.pitch + right
+    )
+
+
+def conv(draft: Draft, op: Op) -> None:
+    """Convolution with its epilogue."""
+    x, out = draft.layout(op.inputs[0]), draft.layout(op.outputs[0])
+    kh, kw = op.attrs["kernel"]
+    top, left = op.attrs["pads"][:2]
+    one_pixel = out.shape[2] * out.shape[3] == 1
+    strides = (1, 1) if one_pixel else tuple(op.attrs["strides"])
+    ys, xs = (
+        taps(k, s, p, d) for k, s, p, d in zip((kh, kw), strides, (top, left), op.attrs["dilations"], strict=True)
+    )
+    base: Address = draft.at(op.inputs[0])
+    if reads_directly(op, x, out):
+        batch, plane, pitch = x.batch, x.plane, x.pitch
+        phases = {(0, 0): 0}
+    else:
+        pitch = out.pitch if not one_pixel else x.shape[3] + xs.high - xs.low
+        pitch = max(pitch, out.shape[3] + xs.high - xs.low)
+        base, batch, plane, phases = _split_phases(draft, op, strides, ys, xs, pitch)
+    channels = np.arange(x.shape[1])[:, None, None] * (plane * len(phases))
+    phase = np.array([[phases[y, x_] * plane for x_ in xs.phases] for y in ys.phases])
+    shift = np.array(ys.shifts)[:, None] * pitch + np.array(xs.shifts)[None, :]
+    windows = (channels + (phase + shift)[None]).ravel()  # x offset of each column of the matrix
+    if one_pixel:
+        _gemv(draft, op, base, out.shape[0], batch, windows)
+    else:
+        _pixels(draft, op, base, batch, windows)
+
+
+def gemm(draft: Draft, op: Op) -> None:
+    """x[..., k] by a constant matrix: one vector of inputs after another."""
+    shape = draft.layout(op.inputs[0]).shape
+    base = as_contiguous(draft, op.inputs[0])
+    k = shape[-1]
+    _gemv(draft, op, base, int(np.prod(shape[:-1])), k, np.arange(k))
+
+
+def _split_phases(
+    draft: Draft, op: Op, strides: tuple[int, ...], ys: Taps, xs: Taps, pitch: int
+) -> tuple[Address, int, int, dict[tuple[int, int], int]]:
+    """Copy the input into planes (channel, phase) whose pixel (0, 0) is output pixel (0, 0) unshifted."""
+    x, out = draft.layout(op.inputs[0]), draft.layout(op.outputs[0])
+    (n, c, h, w), (oh, ow), (sh, sw) = x.shape, out.shape[2:], strides
+    used = sorted({(py, px) for py in ys.phases for px in xs.phases})
+    rows, columns = oh + ys.high - ys.low, ow + xs.high - xs.low
+    lead = up(max(0, -ys.low * pitch - xs.low), LINE)
+    body = (oh + ys.high - 1) * pitch + ow + xs.high
+    plane = odd_lines(lead + max(body, up((oh - 1) * pitch + ow, LINE)))
+    batch = plane * len(used) * c
+    target = draft.temporary(n * batch)
+    boxes, holes = [], False
+    for number, (py, px) in enumerate(used):
+        y0, y1 = max(ys.low, 0), min(oh - 1 + ys.high, (h - 1 - py) // sh)
+        x0, x1 = max(xs.low, 0), min(ow - 1 + xs.high, (w - 1 - px) // sw)
+        holes = holes or (y1 - y0 + 1, x1 - x0 + 1) != (rows, columns)
+        if y1 >= y0 and x1 >= x0:
+            boxes.append((number, py, px, y0, y1, x0, x1))
+    if holes:
+        draft.emit("fill", out=target, count=n * batch, value=0)
+    for number, py, px, y0, y1, x0, x1 in boxes:
+        copy(
+            draft,
+            target + (lead + number * plane + y0 * pitch + x0),
+            (batch, plane * len(used), pitch, 1),
+            draft.at(op.inputs[0]) + ((y0 * sh + py) * x.pitch + (x0 * sw + px) * x.strides[3]),
+            (x.batch, x.plane, x.pitch * sh, x.strides[3] * sw),
+            (n, c, y1 - y0 + 1, x1 - x0 + 1),
+        )
+    return target + lead, batch, plane, {phase: number for number, phase in enumerate(used)}
+
+
+def _groups(draft: Draft, op: Op, windows: NDArray[np.int64]) -> tuple[Encoding, dict[str, Any]]:
+    """The tables of the row groups: what every layer's record points to."""
+    encoding = draft.program.encoding(op)
+    groups, starts = group_table(encoding)
+    calls, sections = call_table(encoding, starts)
+    fields = {
+        "weights": draft.constant(f"{op.attrs['encoding']}.values"),
+        "offsets": draft.table(windows[encoding.columns]),
+        "groups": draft.table(groups),
+        "calls": draft.table(calls),
+        "sections": draft.table(sections),
+        "n_sections": len(sections) - 1,
+        "bias": draft.constant(op.attrs.get("bias")),
+        **activation_fields(draft, op),
+    }
+    return encoding, fields
+
+
+def group_table(encoding: Encoding) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """The groups as kernels read them (columns, flags, first offset, first weight, rows), and where each starts."""
+    head, heights = 4, encoding.heights
+    starts = np.cumsum(heights + head) - (heights + head)
+    table = np.zeros(int((heights + head).sum()), np.int32)
+    for i, column in enumerate(
+        (encoding.counts, encoding.flags & 3, column_starts(encoding), value_starts(encoding))
+    ):
+        table[starts + i] = column
+    row_starts = np.cumsum(heights) - heights
+    within = np.arange(len(encoding.rows)) - np.repeat(row_starts, heights)
+    table[np.repeat(starts + head, heights) + within] = encoding.rows
+    return table, starts
+
+
+def call_table(
+    encoding: Encoding, starts: NDArray[np.int64]
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Runs of groups of one height (height, start, groups), and the first run of each section."""
+    n = len(encoding.heights)
+    if n == 0:
+        return np.zeros((0, 3), np.int32), np.zeros(1, np.int32)
+    breaks = np.zeros(n, bool)
+    breaks[encoding.sections[:-1]] = True
+    breaks[1:] |= encoding.heights[1:] != encoding.heights[:-1]
+    first = np.flatnonzero(breaks)
+    lengths = np.diff(np.append(first, n))
+    calls = np.stack([encoding.heights[first], starts[first], lengths], 1)
+    return calls.astype(np.int32), np.searchsorted(first, encoding.sections).astype(np.int32)
+
+
+def _pixels(draft: Draft, op: Op, base: Address, x_batch: int, windows: NDArray[np.int64]) -> None:
+    """Row groups over a flat run of pixels."""
+    out, lanes = draft.layout(op.outputs[0]), draft.program.lanes
+    n, o, h, w = out.shape
+    pixels = (h - 1) * out.pitch + w
+    vectors = -(-pixels // lanes)
+    _encoding, fields = _groups(draft, op, windows)
+    if out.front or out.tail:
+        start = pixels
+        draft.emit(
+            "margins", out=draft.at(op.outputs[0]), images=n, out_batch=out.batch, planes=o, plane=out.plane,
+            front=up(out.front, LINE), tail_start=start, tail=out.plane - up(out.front, LINE) - start,
+        )  # fmt: skip
+    mask = NOWHERE
+    if out.pitch > w:
+        lane = np.arange(vectors * lanes)
+        mask = draft.table(np.where((lane % out.pitch < w) & (lane < pixels), -1, 0))
+    if len(op.inputs) > 1:
+        other = draft.layout(op.inputs[1])
+        fields |= {"residual": draft.at(op.inputs[1]), "residual_batch": other.batch, "residual_plane": other.plane}
+    else:
+        fields["residual"] = NOWHERE
+    tile = op.attrs["tile"]
+    draft.need_scratch(o * tile * lanes)
+    draft.emit(
+        "conv", images=n, x=base, x_batch=x_batch, out=draft.at(op.outputs[0]), out_batch=out.batch, plane=out.plane,
+        mask=mask, vectors=vectors, tile=tile, tiles_per_task=op.attrs["tiles_per_task"],
+        pixels_outer=op.attrs["pixels_outer"], rows=o, **fields,
+    )  # fmt: skip
+
+
+def _gemv(draft: Draft, op: Op, base: Address, images: int, x_batch: int, windows: NDArray[np.int64]) -> None:
+    """Row groups for single vectors of inputs."""
+    encoding, fields = _groups(draft, op, windows)
+    o = encoding.shape[0]
+    fields["residual"], fields["residual_batch"] = NOWHERE, o
+    if len(op.inputs) > 1:
+        fields["residual"] = as_contiguous(draft, op.inputs[1])
+    assert draft.layout(op.outputs[0]).contiguous, f"{op.name}: single pixels are contiguous"
+    draft.emit(
+        "gemv", images=images, x=base, x_batch=x_batch, out=draft.at(op.outputs[0]), out_batch=o, row_stride=1,
+        **fields,
+    )  # fmt: skip

@@ -1,0 +1,107 @@
+"""The native library of an artefact: loaded from its bytes, called through ctypes."""
+
+import ctypes
+import hashlib
+import mmap
+import os
+import tempfile
+import threading
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunus.errors import ArtefactError
+from prunus.runtime.plan import Plan, Stage
+
+_HUGE = 1 << 21  # bytes of a huge page
+
+
+class Library:
+    """Functions of a kernel library. Equal bytes are loaded once per process; see `open_library`."""
+
+    def __init__(self, handle: ctypes.CDLL) -> None:
+        self.pool_open = handle.prunus_pool_open
+        self.pool_open.restype, self.pool_open.argtypes = ctypes.c_void_p, [ctypes.c_int]
+        self.pool_close = handle.prunus_pool_close
+        self.pool_close.restype, self.pool_close.argtypes = None, [ctypes.c_void_p]
+        self.run = handle.prunus_run
+        self.run.restype = None
+        self.run.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p]
+        self.peak = handle.prunus_peak
+        self.peak.restype, self.peak.argtypes = ctypes.c_double, []
+
+
+_lock = threading.Lock()
+
+
+def open_library(code: bytes) -> Library:
+    """Load a shared library from its bytes.
+
+    Raises ArtefactError: the system's loader refuses it.
+    """
+    with _lock:
+        return _open(hashlib.sha256(code).digest(), code)
+
+
+@cache
+def _open(_digest: bytes, code: bytes) -> Library:
+    try:
+        if hasattr(os, "memfd_create"):
+            descriptor = os.memfd_create("prunus-kernels")
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(code)
+                file.flush()
+                return Library(ctypes.CDLL(f"/proc/self/fd/{descriptor}"))
+        with tempfile.NamedTemporaryFile(suffix=".so") as file:
+            file.write(code)
+            file.flush()
+            return Library(ctypes.CDLL(file.name))
+    except OSError as error:
+        raise ArtefactError(f"kernel library can't be loaded: {error}") from error
+
+
+def allocate(elements: int) -> NDArray[np.float32]:
+    """Zeroed float32 memory on huge pages where the system has them: feature maps touch a page per channel."""
+    n_bytes = max(elements, 1) * 4
+    area = mmap.mmap(-1, n_bytes + _HUGE)
+    if hasattr(mmap, "MADV_HUGEPAGE") and n_bytes >= _HUGE // 2:
+        area.madvise(mmap.MADV_HUGEPAGE)
+    start = -np.frombuffer(area, np.uint8, 1).ctypes.data % _HUGE
+    return np.frombuffer(area, np.float32, max(elements, 1), start)
+
+
+class Pool:
+    """Threads of the library that stay; closed with the object."""
+
+    def __init__(self, library: Library, threads: int) -> None:
+        self.library, self.threads, self.process = library, threads, os.getpid()
+        self.handle = library.pool_open(threads)
+        if not self.handle:
+            raise MemoryError("no memory for a thread pool")
+
+    def __del__(self) -> None:
+        if getattr(self, "handle", None) and self.process == os.getpid():
+            self.library.pool_close(self.handle)
+
+
+class Bound:
+    """A plan with its memory, ready to run on a pool."""
+
+    def __init__(self, library: Library, plan: Plan, constants: NDArray[np.float32], threads: int) -> None:
+        self.library, self.plan, self.constants = library, plan, constants
+        self.arena = allocate(plan.arena)
+        self.scratch = np.zeros(plan.scratch * threads + 16, np.float32)
+
+    def run(
+        self, pool: Pool, stage: Stage, ports: list[NDArray[Any]], times: NDArray[np.int64] | None = None
+    ) -> None:
+        """Run a stage's records; `times` gets nanoseconds per record of the stage, added."""
+        spaces = [self.arena, self.constants, self.plan.tables, *ports]
+        pointers = (ctypes.c_void_p * len(spaces))(*(space.ctypes.data for space in spaces))
+        records = self.plan.records.ctypes.data
+        self.library.run(
+            pool.handle, records + stage.start * 8, records + stage.end * 8, pointers, len(spaces),
+            self.scratch.ctypes.data, self.plan.scratch, None if times is None else times.ctypes.data,
+        )  # fmt: skip

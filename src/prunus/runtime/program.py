@@ -1,0 +1,60 @@
+"""A program: the compiled network, before it is laid out for a batch size. It is what an artefact holds.
+
+Operators are those of the graph with their weights encoded; every attribute is plain JSON, constants are named.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunus.sparsity.encoding import Encoding, expand
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Shape at batch 1 (the file's own, where the batch is fixed) and numpy dtype name; -1 is unknown."""
+
+    shape: Shape
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operator: `inputs` and `outputs` name tensors, `attrs` hold plain values and names of constants."""
+
+    kind: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A network for a target. `batch`: the leading dimension of all tensors scales with the batch size."""
+
+    name: str
+    target: str
+    lanes: int  # float32 per vector of the target
+    batch: bool
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    tensors: Mapping[str, Tensor]
+    ops: tuple[Op, ...]
+    constants: Mapping[str, NDArray[Any]]
+
+    def shape(self, name: str, batch: int) -> Shape:
+        """Shape of a tensor at a batch size."""
+        shape = self.tensors[name].shape
+        return (shape[0] * batch, *shape[1:]) if self.batch and shape and shape[0] > 0 else shape
+
+    def encoding(self, op: Op) -> Encoding:
+        """The row groups of an operator's weights."""
+        prefix = op.attrs["encoding"]
+        names = ("heights", "counts", "flags", "rows", "columns", "sections", "values")
+        return expand(tuple(op.attrs["matrix"]), {n: np.asarray(self.constants[f"{prefix}.{n}"]) for n in names})

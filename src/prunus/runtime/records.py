@@ -1,0 +1,108 @@
+"""The records of a plan: what the C executor reads. Each is a row of int64: its kind, then its fields in this order.
+
+This table is the only definition: the header that the C sources include is written from it (`c_header`). An address is
+`space << 40 | element`, in elements of 4 bytes; NOWHERE is none. Floats travel as their bits.
+"""
+
+import struct
+from typing import Final
+
+ARENA: Final = 0  # activations
+CONSTANTS: Final = 1  # what the artefact holds
+TABLES: Final = 2  # what the planner derived: offsets, groups, masks
+PORTS: Final = 3  # PORTS + i: the caller's array number i, inputs first
+NOWHERE: Final = -1
+RANK: Final = 6  # axes of a strided record
+
+_AXES = tuple(range(RANK))
+_SIZES = tuple(f"size{i}" for i in _AXES)
+_OUT = tuple(f"out_stride{i}" for i in _AXES)
+_IN = tuple(f"in_stride{i}" for i in _AXES)
+_OTHER = tuple(f"other_stride{i}" for i in _AXES)
+_EPILOGUE = ("bias", "slope", "activation", "p0", "p1")
+_GROUPS = ("weights", "offsets", "groups", "calls", "sections", "n_sections")
+
+RECORDS: Final[dict[str, tuple[str, ...]]] = {
+    # row groups over a flat run of pixels; see kernels/c/group.h
+    "conv": (
+        "images", "x", "x_batch", "out", "out_batch", "plane", "residual", "residual_batch", "residual_plane",
+        *_GROUPS, *_EPILOGUE, "mask", "vectors", "tile", "tiles_per_task", "pixels_outer", "rows",
+    ),
+    # row groups with the rows as lanes, one vector of inputs per image; see kernels/c/gemv.h
+    "gemv": (
+        "images", "x", "x_batch", "out", "out_batch", "row_stride", "residual", "residual_batch", *_GROUPS,
+        *_EPILOGUE,
+    ),
+    # zero `front` elements before pixel 0 and `tail` from `tail_start` of each plane
+    "margins": ("out", "images", "out_batch", "planes", "plane", "front", "tail_start", "tail"),
+    "fill": ("out", "count", "value"),
+    "copy": ("out", "x", *_SIZES, *_OUT, *_IN),
+    # activation(x * scale + shift); scale, shift and slope go along axis 1
+    "map": ("out", "x", "scale", "shift", "slope", "activation", "p0", "p1", *_SIZES, *_OUT, *_IN),
+    "binary": ("function", "out", "x", "other", "activation", "p0", "p1", *_SIZES, *_OUT, *_IN, *_OTHER),
+    "pool": (
+        "average", "x", "out", "images", "planes", "x_batch", "x_plane", "x_pitch", "out_batch", "out_plane",
+        "out_pitch", "h", "w", "oh", "ow", "kh", "kw", "sh", "sw", "dh", "dw", "top", "left", "bottom", "right",
+        "include_pad",
+    ),
+    "global_pool": (
+        "average", "x", "out", "images", "planes", "x_batch", "x_plane", "x_pitch", "out_batch", "out_plane", "h", "w",
+    ),
+    # along an axis of `length`; the other axes are size0..5
+    "softmax": ("log", "out", "x", "length", "out_step", "x_step", *_SIZES, *_OUT, *_IN),
+    # mean over in-axes reduced0..5
+    "reduce_mean": (
+        "out", "x", *_SIZES, *_OUT, *_IN, *(f"reduced{i}" for i in _AXES), *(f"reduced_stride{i}" for i in _AXES),
+    ),
+    # out[y, x] from rows y0[y], y1[y] and columns x0[x], x1[x], blended by wy[y], wx[x]; tables are TABLES addresses
+    "resample": (
+        "out", "x", "images", "planes", "out_batch", "out_plane", "out_pitch", "x_batch", "x_plane", "oh", "ow",
+        "y0", "y1", "wy", "x0", "x1", "wx", "blend",
+    ),
+}  # fmt: skip
+KINDS: Final = {kind: number for number, kind in enumerate(RECORDS, 1)}
+
+ACTIVATIONS: Final = {
+    kind: number
+    for number, kind in enumerate(
+        (
+            "none", "relu", "clip", "leaky_relu", "sigmoid", "hard_sigmoid", "hard_swish", "silu", "tanh", "elu",
+            "softplus", "exp", "sqrt", "abs", "neg", "erf", "gelu",
+        )
+    )
+}  # fmt: skip
+FUNCTIONS: Final = {name: i for i, name in enumerate(("add", "sub", "mul", "div", "min", "max", "pow"))}
+
+
+def address(space: int, element: int) -> int:
+    """The address of an element of a space."""
+    return space << 40 | element
+
+
+def float_bits(value: float) -> int:
+    """The bits of a float32, as the non-negative integer that a record carries."""
+    bits: int = struct.unpack("<I", struct.pack("<f", value))[0]
+    return bits
+
+
+def record(kind: str, **fields: int) -> list[int]:
+    """A record: kind, length, then every field in order. Fields not given are 0; sizes not given are 1."""
+    names = RECORDS[kind]
+    unknown = set(fields) - set(names)
+    assert not unknown, f"{kind} has no fields {sorted(unknown)}"
+    values = [int(fields.get(name, 1 if name in _SIZES or name[:7] == "reduced" and name[7].isdigit() else 0))
+              for name in names]  # fmt: skip
+    return [KINDS[kind], len(names) + 2, *values]
+
+
+def c_header() -> str:
+    """Text of records.h: the same numbers as C enumerations."""
+    lines = ["// Written by prunus.runtime.records: kinds of records and the positions of their fields.", "#pragma once"]
+    lines.append("enum { " + ", ".join(f"PRUNUS_{k.upper()} = {n}" for k, n in KINDS.items()) + " };")
+    for kind, names in RECORDS.items():
+        fields = ", ".join(f"{kind.upper()}_{name.upper()} = {i + 2}" for i, name in enumerate(names))
+        lines.append(f"enum {{ {fields} }};")
+    lines.append("enum { " + ", ".join(f"ACT_{k.upper()} = {n}" for k, n in ACTIVATIONS.items()) + " };")
+    lines.append("enum { " + ", ".join(f"FN_{k.upper()} = {n}" for k, n in FUNCTIONS.items()) + " };")
+    lines.append(f"enum {{ RANK = {RANK}, SPACE_ARENA = {ARENA}, SPACE_CONSTANTS, SPACE_TABLES, SPACE_PORTS }};")
+    return "\n".join(lines) + "\n"

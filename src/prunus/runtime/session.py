@@ -1,0 +1,270 @@
+"""A compiled network that runs: the same call as onnxruntime.InferenceSession."""
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunus.errors import FeedError, MissingExtraError, TargetError
+from prunus.runtime import artefact
+from prunus.runtime.cpu import physical_cores
+from prunus.runtime.native import Bound, Pool, open_library
+from prunus.runtime.plan import Stage, make_plan, outside_tensors
+from prunus.runtime.program import Op, Program, Shape
+from prunus.runtime.report import ExplainRow, ProfileRow, explain_rows, profile_rows
+
+TYPES = {
+    "float32": "tensor(float)", "float64": "tensor(double)", "float16": "tensor(float16)", "int64": "tensor(int64)",
+    "int32": "tensor(int32)", "int8": "tensor(int8)", "uint8": "tensor(uint8)", "bool": "tensor(bool)",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output, as onnxruntime describes it: a batch that may change is "batch" in `shape`."""
+
+    name: str
+    shape: list[int | str]
+    type: str
+
+
+@final
+class Session:
+    """A program with its native code and memory. `run` may be called from several threads; calls take turns.
+
+    The memory for one batch size is kept; another one re-plans, which takes milliseconds and no compiler.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        code: bytes,
+        constants: NDArray[np.float32],
+        threads: int | None = None,
+        replan: "Any" = None,
+    ) -> None:
+        self.program, self.code, self.constants = program, code, constants
+        self.threads = check_threads(threads)
+        self._library = open_library(code)
+        self._pool = Pool(self._library, self.threads)
+        self._lock = threading.Lock()
+        self._bound: Bound | None = None
+        self._replan = replan  # shapes -> Session, where the model is at hand
+        self._resized: dict[tuple[Shape, ...], Session] = {}
+        self._partitions: dict[str, Any] = {}
+
+    def get_inputs(self) -> list[Port]:
+        """Name, shape and type of each input."""
+        return [self._port(name) for name in self.program.inputs]
+
+    def get_outputs(self) -> list[Port]:
+        """Name, shape and type of each output."""
+        return [self._port(name) for name in self.program.outputs]
+
+    def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """Outputs for one set of inputs, as new arrays, in the order of `output_names` (None: all).
+
+        Raises FeedError: an input is missing or unknown, or its dtype or shape doesn't fit; an output is unknown.
+        """
+        return self._run(output_names, feeds, None)
+
+    def profile(self, feeds: Mapping[str, NDArray[Any]], rounds: int = 20) -> list[ProfileRow]:
+        """Time per node: rows of node, op, kernel, scheme, sparsity, ms (mean of `rounds`), gflops, roofline.
+
+        `gflops` counts kept weights only; `roofline` is its share of what `threads` cores can do in registers.
+        Raises FeedError: as `run`.
+        """
+        times: dict[int, float] = {}
+        self._run(None, feeds, {})
+        for _ in range(rounds):
+            self._run(None, feeds, times)
+        batch = self._bound.plan.batch if self._bound else 1
+        peak = self._library.peak() * self.threads
+        return profile_rows(self.program, {op: t / rounds for op, t in times.items()}, batch, peak)
+
+    def explain(self) -> list[ExplainRow]:
+        """Per layer the kernel chosen, the ones refused, and why."""
+        return explain_rows(self.program)
+
+    def save(self, path: str | Path) -> None:
+        """Write the artefact.
+
+        Raises OutputError: it can't be written; nothing half-written stays.
+        """
+        artefact.save(Path(path), self.program, self.code)
+
+    def memory(self) -> dict[str, int]:
+        """Bytes held: weights and code of the artefact, and the arena of the batch size run last."""
+        arena = self._bound.arena.nbytes + self._bound.scratch.nbytes if self._bound else 0
+        return {"constants": self.constants.nbytes, "code": len(self.code), "arena": arena}
+
+    def _port(self, name: str) -> Port:
+        tensor = self.program.tensors[name]
+        shape: list[int | str] = ["?" if n < 0 else n for n in tensor.shape]
+        if self.program.batch and shape:
+            shape[0] = "batch" if shape[0] == 1 else f"{shape[0]}*batch"
+        return Port(name, shape, TYPES.get(tensor.dtype, tensor.dtype))
+
+    def _run(
+        self,
+        output_names: Sequence[str] | None,
+        feeds: Mapping[str, NDArray[Any]],
+        times: dict[int, float] | None,
+    ) -> list[NDArray[Any]]:
+        wanted = list(output_names) if output_names else list(self.program.outputs)
+        for name in wanted:
+            if name not in self.program.outputs:
+                raise FeedError(f"output {name!r}: the network has {', '.join(self.program.outputs)}")
+        arrays = check_feeds(self.program, feeds)
+        batch = self._batch(arrays)
+        if batch is None:
+            return self._resize(arrays).run(output_names, feeds)
+        with self._lock:
+            if self._bound is None or self._bound.plan.batch != batch:
+                self._bound = None
+                self._bound = Bound(self._library, make_plan(self.program, batch), self.constants, self.threads)
+            if self._pool.process != os.getpid():  # a fork has the memory but not the threads
+                self._pool = Pool(self._library, self.threads)
+            results = self._execute(self._bound, arrays, times)
+        return [results[name] for name in wanted]
+
+    def _execute(
+        self, bound: Bound, arrays: dict[str, NDArray[Any]], times: dict[int, float] | None
+    ) -> dict[str, NDArray[Any]]:
+        plan, program = bound.plan, self.program
+        outside = outside_tensors(program)
+        others = dict(arrays)  # tensors that don't lie in the arena
+        outputs = {
+            name: np.empty(plan.layouts[name].shape, np.float32) for name in program.outputs if name not in outside
+        }
+        nothing = np.empty(0, np.float32)
+        ports = [arrays[name] for name in program.inputs] + [outputs.get(name, nothing) for name in program.outputs]
+        first = 0
+        for stage in plan.stages:
+            if stage.partition is not None:
+                self._run_partition(bound, stage.partition, others)
+                continue
+            n = _count(plan.records, stage)
+            spent = None if times is None else np.zeros(n, np.int64)
+            bound.run(self._pool, stage, ports, spent)
+            if times is not None and spent is not None:
+                for i in range(n):
+                    op = plan.owners[first + i]
+                    times[op] = times.get(op, 0.0) + float(spent[i])
+            first += n
+        return {name: outputs[name] if name in outputs else others[name] for name in program.outputs}
+
+    def _run_partition(self, bound: Bound, op: Op, others: dict[str, NDArray[Any]]) -> None:
+        """Run a part of the network in onnxruntime."""
+        engine = self._partitions.get(op.name)
+        if engine is None:
+            engine = self._partitions[op.name] = open_partition(self.program, op, self.threads)
+        feeds = {name: others[name] if name in others else _view(bound, name) for name in op.inputs}
+        for name, result in zip(op.outputs, engine.run(list(op.outputs), feeds), strict=True):
+            if name in bound.plan.offsets:
+                np.copyto(_view(bound, name), result)
+            else:
+                others[name] = result
+
+    def _batch(self, arrays: dict[str, NDArray[Any]]) -> int | None:
+        """The batch size fed, or None where only another plan of the model would fit.
+
+        Raises FeedError: the shapes fit no plan that can be made.
+        """
+        program, batches = self.program, set()
+        for name in program.inputs:
+            found, expected = arrays[name].shape, program.tensors[name].shape
+            scaled = program.batch and len(found) > 0 and found[0] > 0 and found[0] % expected[0] == 0
+            if len(found) == len(expected) and found[1:] == expected[1:] and (scaled or found == expected):
+                batches.add(found[0] // expected[0] if program.batch else 1)
+            elif self._replan is not None and len(found) == len(expected):
+                return None
+            else:
+                raise FeedError(f"input {name!r}: shape {list(found)}, expected {self._port(name).shape}")
+        if len(batches) > 1:
+            raise FeedError(f"inputs of different batch sizes: {sorted(batches)}")
+        return batches.pop() if batches else 1
+
+    def _resize(self, arrays: dict[str, NDArray[Any]]) -> "Session":
+        """The session for other input shapes, made from the model."""
+        key = tuple(arrays[name].shape for name in self.program.inputs)
+        with self._lock:
+            if key not in self._resized:
+                shapes = {name: arrays[name].shape for name in self.program.inputs}
+                self._resized = {key: self._replan(shapes)}  # one is kept: each has memory of its own
+            return self._resized[key]
+
+
+def check_threads(threads: int | None) -> int:
+    """Number of threads to use: all physical cores for None.
+
+    Raises TargetError: not a positive number.
+    """
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise TargetError(f"threads={threads!r}: expected a positive number, or None for all physical cores")
+    return physical_cores() if threads is None else min(threads, 256)
+
+
+def check_feeds(program: Program, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The inputs as C-ordered arrays.
+
+    Raises FeedError: a name is missing or unknown, or a dtype is wrong.
+    """
+    known = ", ".join(program.inputs)
+    for name in feeds:
+        if name not in program.inputs:
+            raise FeedError(f"input {name!r}: the network has {known}")
+    arrays = {}
+    for name in program.inputs:
+        if name not in feeds:
+            raise FeedError(f"input {name!r} is missing: the network has {known}")
+        array, dtype = np.asarray(feeds[name]), program.tensors[name].dtype
+        if array.dtype != dtype:
+            raise FeedError(f"input {name!r}: dtype {array.dtype}, expected {dtype}")
+        arrays[name] = np.ascontiguousarray(array)
+    return arrays
+
+
+def open_partition(program: Program, op: Op, threads: int) -> Any:
+    """An onnxruntime session for a partition.
+
+    Raises MissingExtraError: onnxruntime isn't installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError(
+            f'{op.name}: this network has parts that run in onnxruntime (pip install "prunus[compile]")'
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    model = program.constants[op.attrs["model"]].tobytes()
+    return onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
+
+
+def load(path: str | Path, threads: int | None = None) -> Session:
+    """Load an artefact. It holds machine code: loading one is running it.
+
+    Raises ArtefactError: truncated, altered, from a newer schema, or for an ISA that this CPU lacks.
+    """
+    program, code, constants = artefact.read(Path(path))
+    return Session(program, code, constants, threads)
+
+
+def _count(records: NDArray[np.int64], stage: Stage) -> int:
+    n, place = 0, stage.start
+    while place < stage.end:
+        place += int(records[place + 1])
+        n += 1
+    return n
+
+
+def _view(bound: Bound, name: str) -> NDArray[np.float32]:
+    layout, start = bound.plan.layouts[name], bound.plan.offsets[name]
+    return bound.arena[start : start + layout.size].reshape(layout.shape)

@@ -1,0 +1,270 @@
+"""Row groups: any matrix with zeros as a list of small dense pieces, in the order in which they are computed.
+
+A group is some rows that share a list of kept columns, with their values packed [column][row]. A row may be served by
+several groups that add up; flags say whether a group starts from the partial sums (LOAD) and whether it ends the row
+(FINAL). A section is a run of groups that owns its rows, so sections can go to different threads. This is GRIM's BCRC
+with groups of fixed height. Source: Niu et al., "GRIM", TPAMI 44 (2022), arXiv:2108.11033, sections on matrix reorder
+and compact storage; flags, sections and heights are ours.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+LOAD, FINAL, SHARED = 1, 2, 4  # SHARED: the columns are those of the group before
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """A matrix as row groups.
+
+    heights, counts, flags: int64[groups], rows and columns of each group and its flags. rows: int64[sum of heights].
+    columns: int64[sum of counts of groups that aren't SHARED]. values: float32[sum of heights * counts], per group
+    [column][row]. sections: int64[sections + 1], first group of each.
+    """
+
+    shape: tuple[int, int]
+    heights: Ints
+    counts: Ints
+    flags: Ints
+    rows: Ints
+    columns: Ints
+    values: Floats
+    sections: Ints
+
+    @property
+    def kept(self) -> int:
+        """Number of values held, padding zeros included."""
+        return int(self.values.size)
+
+
+def column_starts(encoding: Encoding) -> Ints:
+    """int64[groups]: where each group's columns start in `columns`; SHARED ones start where the one before does."""
+    own = np.where(encoding.flags & SHARED, 0, encoding.counts)
+    ends = np.cumsum(own)
+    starts = ends - own
+    owner = np.maximum.accumulate(np.where(encoding.flags & SHARED, 0, np.arange(len(own))))
+    return starts[owner] if len(own) else starts
+
+
+def value_starts(encoding: Encoding) -> Ints:
+    """int64[groups]: where each group's values start in `values`."""
+    sizes = encoding.heights * encoding.counts
+    return np.cumsum(sizes) - sizes
+
+
+def decode(encoding: Encoding) -> Floats:
+    """The matrix, float32[m, k]."""
+    matrix = np.zeros(encoding.shape, np.float32)
+    starts, row_starts = column_starts(encoding), np.cumsum(encoding.heights) - encoding.heights
+    first = value_starts(encoding)
+    for height in np.unique(encoding.heights):
+        for group in np.flatnonzero((encoding.heights == height) & (encoding.counts > 0)):
+            n = encoding.counts[group]
+            rows = encoding.rows[row_starts[group] : row_starts[group] + height]
+            columns = encoding.columns[starts[group] : starts[group] + n]
+            piece = encoding.values[first[group] : first[group] + n * height].reshape(n, height)
+            matrix[np.ix_(rows, columns)] += piece.T
+    return matrix
+
+
+def encode_rows(
+    matrix: Floats, heights: Sequence[int], section_values: int, *, chunk: int = 0, union: int = 1
+) -> Encoding:
+    """Encode by rows that keep the same columns: each such class is cut into groups of the largest heights that fit.
+
+    Rows are reordered so that groups fill. `heights` must contain 1. A section closes at `section_values` values. With
+    `chunk` > 0 the columns are cut at its multiples and a section's rows go through them one after the other, so that
+    a chunk of the input stays in cache. With `union` > 1 that many neighbouring rows keep what any of them keeps,
+    which pads with zeros and makes wide groups out of masks that share little.
+    """
+    assert 1 in heights, "a class may have a single row"
+    matrix = np.ascontiguousarray(matrix, np.float32)
+    m, k = matrix.shape
+    mask = matrix != 0
+    if union > 1:
+        blocks = np.logical_or.reduceat(mask, np.arange(0, m, union), axis=0)
+        mask = np.repeat(blocks, union, axis=0)[:m]
+    builder = _Builder(matrix)
+    tall = sorted(heights, reverse=True)
+    units: list[tuple[Ints, Ints]] = []  # rows, columns; the same columns object where they are shared
+    held = 0
+    for rows in _classes(mask):
+        columns = np.flatnonzero(mask[rows[0]])
+        start = 0
+        for height in tall:
+            while len(rows) - start >= height:
+                units.append((rows[start : start + height], columns))
+                start += height
+                held += height * len(columns)
+                if held >= section_values:
+                    builder.section(units, chunk, k)
+                    units, held = [], 0
+    if units:
+        builder.section(units, chunk, k)
+    return builder.finish()
+
+
+def encode_blocks(
+    matrix: Floats,
+    block: tuple[int, int],
+    heights: Sequence[int],
+    section_rows: int,
+    *,
+    columns_outer: bool = True,
+) -> Encoding:
+    """Encode block by block: inside each, the kept rows by the kept columns, added up over the blocks of a strip.
+
+    For BCR, where each block keeps rows of its own. `heights` must hold 1 and are the group heights to use; a block
+    that keeps more rows than the tallest is cut. A section holds the strips of `section_rows` rows; in it, blocks go
+    column by column of blocks (`columns_outer`), or strip by strip.
+    """
+    matrix = np.ascontiguousarray(matrix, np.float32)
+    m, k = matrix.shape
+    high, wide = block
+    strips, across = -(-m // high), -(-k // wide)
+    mask = np.zeros((strips * high, across * wide), bool)
+    mask[:m, :k] = matrix != 0
+    tiles = mask.reshape(strips, high, across, wide)
+    row_kept, column_kept = tiles.any(3).swapaxes(1, 2), tiles.any(1)  # [strip, across, high], [strip, across, wide]
+    builder = _Builder(matrix)
+    tallest = max(heights)
+    per_section = max(1, section_rows // high)
+    for first in range(0, strips, per_section):
+        section = range(first, min(first + per_section, strips))
+        rows = np.arange(first * high, min((section[-1] + 1) * high, m))
+        pieces = [rows[i : i + tallest] for i in range(0, len(rows), tallest)]
+        pieces = [part for piece in pieces for part in _cut(piece, heights)]
+        nothing = np.empty(0, np.int64)
+        builder.run([(piece, nothing) for piece in pieces], 0)
+        for some in (
+            [[(s, j) for s in section] for j in range(across)]
+            if columns_outer
+            else [[(s, j) for j in range(across)] for s in section]
+        ):
+            groups = []
+            for strip, j in some:
+                kept = np.flatnonzero(row_kept[strip, j]) + strip * high
+                columns = np.flatnonzero(column_kept[strip, j]) + j * wide
+                groups += [(part, columns) for part in _cut(kept, heights)]
+            builder.run(groups, LOAD)
+        builder.run([(piece, nothing) for piece in pieces], LOAD | FINAL)
+        builder.close()
+    return builder.finish()
+
+
+def _cut(rows: Ints, heights: Sequence[int]) -> list[Ints]:
+    """Rows in pieces of the largest heights that fit."""
+    pieces, start = [], 0
+    for height in sorted(heights, reverse=True):
+        while len(rows) - start >= height:
+            pieces.append(rows[start : start + height])
+            start += height
+    return pieces
+
+
+def _classes(mask: NDArray[np.bool_]) -> list[Ints]:
+    """Rows with equal masks, as lists of row numbers; classes in the order of their first rows."""
+    packed = np.packbits(mask, axis=1)
+    keys = packed.view([("", packed.dtype)] * packed.shape[1]).ravel() if packed.shape[1] < 64 else None
+    if keys is None:  # long rows: hash them, which Python does faster than numpy sorts
+        numbers: dict[bytes, int] = {}
+        inverse = np.array([numbers.setdefault(row.tobytes(), len(numbers)) for row in packed])
+    else:
+        inverse = np.unique(keys, return_inverse=True)[1].ravel()
+    order = np.argsort(inverse, kind="stable")
+    classes = np.split(order, np.flatnonzero(np.diff(inverse[order])) + 1)
+    return sorted(classes, key=lambda rows: int(rows[0]))
+
+
+class _Builder:
+    """Collects groups in order."""
+
+    def __init__(self, matrix: Floats) -> None:
+        self.matrix = matrix
+        self.heights: list[int] = []
+        self.counts: list[int] = []
+        self.flags: list[int] = []
+        self.rows: list[Ints] = []
+        self.columns: list[Ints] = []
+        self.values: list[Floats] = []
+        self.sections: list[int] = [0]
+
+    def run(self, units: list[tuple[Ints, Ints]], flags: int) -> None:
+        """Append groups with the same flags, tallest first so that equal heights are neighbours."""
+        last: Any = None
+        for rows, columns in sorted(units, key=lambda unit: -len(unit[0])):
+            shared = columns is last and len(columns) > 0
+            self.heights.append(len(rows))
+            self.counts.append(len(columns))
+            self.flags.append(flags | (SHARED if shared else 0))
+            self.rows.append(rows)
+            if not shared:
+                self.columns.append(columns)
+            if len(columns):
+                self.values.append(self.matrix[np.ix_(rows, columns)].T.ravel())
+            last = columns
+
+    def section(self, units: list[tuple[Ints, Ints]], chunk: int, k: int) -> None:
+        """Append a section: its groups as they are, or chunk after chunk of columns."""
+        if not chunk or chunk >= k:
+            self.run(units, FINAL)
+        else:
+            cuts: dict[int, Ints] = {}
+            for _, columns in units:
+                if id(columns) not in cuts:
+                    cuts[id(columns)] = np.searchsorted(columns, np.arange(0, k + chunk, chunk))
+            n = -(-k // chunk)
+            pieces: dict[tuple[int, int], Ints] = {}
+            for i in range(n):
+                run = []
+                for rows, columns in units:
+                    key = (id(columns), i)
+                    if key not in pieces:
+                        low, high = cuts[id(columns)][i : i + 2]
+                        pieces[key] = columns[low:high]
+                    if len(pieces[key]) or i in (0, n - 1):
+                        run.append((rows, pieces[key]))
+                self.run(run, (LOAD if i else 0) | (FINAL if i == n - 1 else 0))
+        self.close()
+
+    def close(self) -> None:
+        self.sections.append(len(self.heights))
+
+    def finish(self) -> Encoding:
+        def joined(parts: list[Any], dtype: Any) -> NDArray[Any]:
+            return np.concatenate(parts).astype(dtype, copy=False) if parts else np.empty(0, dtype)
+
+        m, k = self.matrix.shape
+        return Encoding(
+            (m, k),
+            np.array(self.heights, np.int64),
+            np.array(self.counts, np.int64),
+            np.array(self.flags, np.int64),
+            joined(self.rows, np.int64),
+            joined(self.columns, np.int64),
+            joined(self.values, np.float32),
+            np.array(self.sections, np.int64),
+        )
+
+
+def compact(encoding: Encoding) -> dict[str, NDArray[Any]]:
+    """The arrays as an artefact stores them: index arrays in the smallest unsigned type that holds them."""
+
+    def small(a: Ints) -> NDArray[Any]:
+        top = int(a.max(initial=0))
+        return a.astype(np.uint8 if top < 1 << 8 else np.uint16 if top < 1 << 16 else np.uint32)
+
+    names = ("heights", "counts", "flags", "rows", "columns", "sections")
+    return {name: small(getattr(encoding, name)) for name in names} | {"values": encoding.values}
+
+
+def expand(shape: tuple[int, int], arrays: dict[str, NDArray[Any]]) -> Encoding:
+    """Inverse of `compact`; `values` stays the same array."""
+    names = ("heights", "counts", "flags", "rows", "columns", "sections")
+    return Encoding(shape, values=arrays["values"], **{name: arrays[name].astype(np.int64) for name in names})
