@@ -135,8 +135,9 @@ def examine(matrix: Floats) -> Zeros:
     return Zeros(density, sharing, None)
 
 
-L1_VALUES = 6000  # values of a section that stays in a 32 KB first-level cache beside its pixels
-L2_VALUES = 60000  # likewise in a 512 KB second-level cache
+SECTION_VALUES = 60000  # of weights that stay in a second-level cache of 512 KB while pixels go by
+TASKS_PER_THREAD = 8
+MOST_TILES = 64  # per task
 
 
 def candidates(shape: LayerShape, zeros: Zeros, isa: Isa) -> list[Choice]:
@@ -144,53 +145,70 @@ def candidates(shape: LayerShape, zeros: Zeros, isa: Isa) -> list[Choice]:
     if not shape.vectors:
         return _gemv_choices(shape, zeros, isa)
     most = dict(isa.tiles)
-    found: list[Choice] = []
-
-    def add(heights: tuple[int, ...], tile: int, **more: object) -> None:
-        tile = min(tile, shape.vectors)
-        usable = tuple(h for h in heights if h in most and most[h] >= tile)
-        if 1 not in usable:
-            usable = (*usable, 1)
-        kept = shape.m * shape.k * zeros.density * (1 if not more.get("union") else 1 / max(zeros.density, 0.1))
-        parts = max(1, -(-kept // L2_VALUES), shape.threads * 4 if shape.threads > 1 else 1)
-        section = int(more.pop("section", max(kept // parts, 64)))  # type: ignore[call-overload]
-        base = {"encoding": "rows", "heights": usable, "tile": tile, **more}
-        if kept > L2_VALUES:
-            found.append(Choice(section=L1_VALUES, tiles_per_task=16, pixels_outer=False, **base))  # type: ignore[arg-type]
-        found.append(Choice(section=section, tiles_per_task=1, pixels_outer=True, **base))  # type: ignore[arg-type]
-
-    if shape.groups > 1 and shape.m // shape.groups == 1:
-        for tile in (6, 4, 8):
-            add((1,), min(tile, most[1]))
-    elif zeros.block:
-        rows = max(1, round(zeros.block_rows))
-        wide = most.get(rows, 1)
-        for tile in dict.fromkeys((wide, max(wide - 1, 1))):
-            heights = tuple(h for h in most if most[h] >= tile)
-            for section in (64, 16):
-                found.append(
-                    Choice("blocks", heights, tile, max(section, zeros.block[0]), 1, True, block=zeros.block)
-                )
-        add((1,), 8)
-    elif zeros.sharing >= 2:
-        tall = [h for h in (4, 6, 8, 16) if h in most and zeros.sharing >= min(h, 4)]
-        for height in tall or [2]:
-            heights = tuple(h for h in (height, 4, 3, 2, 1) if h <= height)
-            tile = most[height]
-            chunk = 0
-            if zeros.density > 0.5 and shape.k > 256:
-                chunk = 256 if tile <= 2 else 128
-            add(heights, tile, chunk=chunk)
-            if chunk:
-                add(heights, tile)
+    if shape.groups > 1 and shape.m == shape.groups:
+        return [_rows(shape, zeros, isa, (1,), tile) for tile in (6, 4, 8)]
+    if zeros.block:
+        return [*_block_choices(shape, zeros, zeros.block, isa), _rows(shape, zeros, isa, (1,), 8)]
+    found = []
+    if zeros.sharing >= 2:
+        for height in (h for h in (6, 4, 8, 12, 16) if h in most and zeros.sharing >= min(h, 4)):
+            heights, tile = tuple(h for h in (height, 4, 3, 2, 1) if h <= height), most[height]
+            found.append(_rows(shape, zeros, isa, heights, tile))
+            if zeros.density > 0.5:
+                chunks = (256,) if tile <= 2 else (128, 256)
+                found += [_rows(shape, zeros, isa, heights, tile, chunk=c) for c in chunks if c < shape.k]
+        if not found:
+            found = [_rows(shape, zeros, isa, (2, 1), most[2]), _rows(shape, zeros, isa, (3, 2, 1), most[3])]
     else:
-        for tile in (8, 6, 4, most[1]):
-            add((1,), min(tile, most[1]))
+        found = [_rows(shape, zeros, isa, (1,), tile) for tile in dict.fromkeys((8, 6, 4, most[1]))]
         if zeros.density > 0.3:
-            add((4, 2, 1), most[4], union=4)
+            found.append(_rows(shape, zeros, isa, (4, 2, 1), most[4], union=4))
         elif zeros.density > 0.15:
-            add((2, 1), most[2], union=2)
+            found.append(_rows(shape, zeros, isa, (2, 1), most[2], union=2))
     return list(dict.fromkeys(found))
+
+
+def _rows(
+    shape: LayerShape, zeros: Zeros, isa: Isa, heights: tuple[int, ...], tile: int, chunk: int = 0, union: int = 1
+) -> Choice:
+    """Whole rows at these heights: sections that stay in cache, and tasks enough for all threads."""
+    most = dict(isa.tiles)
+    tile = min(tile, shape.vectors, most[1])
+    heights = tuple(h for h in heights if most[h] >= tile)
+    held = int(shape.m * shape.k / shape.groups * min(zeros.density * union, 1.0))
+    section, per_task = _work(shape, held, SECTION_VALUES, -(-shape.vectors // tile))
+    return Choice("rows", heights, tile, section, per_task, False, chunk, union)
+
+
+def _work(shape: LayerShape, held: int, section: int, tiles: int) -> tuple[int, int]:
+    """Values per section and tiles per task, so that there are some tasks for every thread."""
+    if shape.threads == 1:
+        return section, MOST_TILES
+    tasks = TASKS_PER_THREAD * shape.threads
+    sections = max(1, -(-held // section))
+    per_task = max(1, min(MOST_TILES, tiles * sections // tasks))
+    if -(-tiles // per_task) * sections < tasks:
+        sections = -(-tasks // -(-tiles // per_task))
+    return max(64, -(-held // sections)), per_task
+
+
+def _block_choices(
+    shape: LayerShape, zeros: Zeros, block: tuple[int, int], isa: Isa
+) -> list[Choice]:
+    """Block by block, for rows pruned per block."""
+    most = dict(isa.tiles)
+    wide = most.get(max(1, round(zeros.block_rows)), 1)
+    found = []
+    for tile in dict.fromkeys((wide, max(wide - 1, 1))):
+        tile = min(tile, shape.vectors)
+        heights = tuple(h for h in most if most[h] >= tile)
+        held = int(shape.m * shape.k * zeros.density)
+        values, per_task = _work(shape, held, SECTION_VALUES, -(-shape.vectors // tile))
+        rows = max(block[0], min(64, round(shape.m * values / max(held, 1))))
+        found.append(Choice("blocks", heights, tile, rows, per_task, False, block=block))
+        if rows > 16 >= block[0]:
+            found.append(Choice("blocks", heights, tile, 16, per_task, False, block=block))
+    return found
 
 
 def _gemv_choices(shape: LayerShape, zeros: Zeros, isa: Isa) -> list[Choice]:

@@ -1,20 +1,22 @@
-"""One-shot pruning of an ONNX file without data: the weights of least norm go, by scheme and sparsity.
+"""One-shot pruning of an ONNX file without data: the weights of least norm go, by scheme and
+sparsity.
 
-Source: Han et al., "Learning both Weights and Connections for Efficient Neural Networks", NeurIPS 2015,
-arXiv:1506.02626, section 3, for magnitude as the criterion; the groups are the scheme's.
+Source: Han et al., "Learning both Weights and Connections for Efficient Neural Networks", NeurIPS
+2015, arXiv:1506.02626, section 3, for magnitude as the criterion; the groups are the scheme's.
 """
 
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import onnx
-from onnx import ModelProto
-
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto
 from prunus.graph.load import load_model
+
 from prunus.pruning.onnx_weights import (
     FLOATS,
     LAYERS,
@@ -33,15 +35,15 @@ from prunus.sparsity.check import fits
 from prunus.sparsity.project import TOLERANCE, project, resolve_sparsity
 from prunus.sparsity.scheme import Scheme, parse
 
-SAME_MATRIX = 1  # dimensions below which a weight is no matrix
-
 
 @final
 @dataclass(frozen=True)
 class LayerReport:
-    """What became of one weight: its shape as filters first, and the fraction of zeros that it has now.
+    """What became of one weight: its shape as filters first, and the fraction of zeros that it has
+    now.
 
-    scheme: None where it was left as it was, `note` then says why. Else `note` says what is out of the ordinary.
+    scheme: None where it was left as it was, `note` then says why. Else `note` says what is out of
+    the ordinary.
     """
 
     name: str
@@ -85,37 +87,136 @@ def prune_layers(
     *,
     report: Callable[[LayerReport], None] | None = None,
 ) -> PruneResult:
-    """Prune every ungrouped Conv, Gemm, MatMul with a constant matrix, GRU and LSTM that is not ignored.
+    """Prune every ungrouped Conv, Gemm, MatMul with a constant matrix, GRU and LSTM that is not
+    ignored.
 
-    model: path, bytes, or a ModelProto, which stays as it is. sparsity: fraction of zeros of each weight; n:m says its
-    own. ignore: names of nodes or initialisers, or `re:` and a pattern. report: called with each layer when done.
+    model: path, bytes, or a ModelProto, which stays as it is. sparsity: fraction of zeros of each
+    weight; n:m says its own. ignore: names of nodes or initialisers, or `re:` and a pattern.
+    report: called with each layer when done.
 
-    A weight that several layers share is pruned once; one that something else reads too is copied first, so that the
-    other reader keeps what it had. Layers that the scheme doesn't fit stay dense, and their report says why.
-    `metadata_props` of the result has prunus.scheme, prunus.sparsity, and prunus.layers (JSON by weight).
-    Raises ModelError: unreadable, or weights that aren't finite. SchemeError: no such scheme or sparsity. RuleError: an
-    entry of `ignore` that matches no layer.
+    A weight that several layers share is pruned once; one that something else reads too is copied
+    first, so that the other reader keeps what it had. Layers that the scheme doesn't fit stay
+    dense, and their report says why. `metadata_props` of the result has prunus.scheme,
+    prunus.sparsity, and prunus.layers (JSON by weight).
+    Raises ModelError: unreadable, or weights that aren't finite. SchemeError: no such scheme or
+    sparsity. RuleError: an entry of `ignore` that matches no layer.
     """
     scheme = parse(scheme)
     target = resolve_sparsity(scheme, sparsity)
     pruned = ModelProto()
     pruned.CopyFrom(load_model(model))
     found = list(weights(pruned))
-    ignored = _ignored(pruned, found, ignore)
+    bare = _bare_layers(pruned, found)
+    names: list[tuple[str, ...]] = [(w.node.name, w.layer, w.name) for w in found]
+    names += [(node.name, layer_name(node)) for node in bare]
+    ignored = select(ignore, names)
     reads = uses(pruned)
     reports: list[LayerReport] = []
-    zeros = total = 0
-    for weight, others in _by_tensor(found):
-        left = [other for other in (weight, *others) if id(other.node) in ignored]
-        left += [other for other in (weight, *others) if weight.name in ignored and other not in left]
-        layer = _prune(pruned, weight, others, left, reads[weight.name], scheme, target)
-        reports.append(layer)
-        if layer.scheme is not None:
-            size = int(np.prod(layer.shape))
-            total += size
-            zeros += round(layer.sparsity * size)
+    for name in dict.fromkeys(weight.name for weight in found):
+        readers = [weight for weight in found if weight.name == name]
+        open_to = [
+            w for w, skip in zip(found, ignored, strict=False) if w.name == name and not skip
+        ]
+        reports.append(_prune(pruned, readers, open_to, reads[name], scheme, target))
         if report is not None:
-            report(layer)
-    overall = zeros / total if total else 0.0
+            report(reports[-1])
+    for node in bare:
+        if node.op_type in SLOTS and node.op_type != "MatMul":
+            reports.append(LayerReport(layer_name(node), "", (), None, 0.0, "no constant weights"))
+    sizes = [int(np.prod(layer.shape)) if layer.scheme else 0 for layer in reports]
+    zeros = sum(size * layer.sparsity for size, layer in zip(sizes, reports, strict=True))
+    overall = float(zeros / sum(sizes)) if sum(sizes) else 0.0
     _write_metadata(pruned, scheme, overall, reports)
     return PruneResult(pruned, tuple(reports), overall)
+
+
+def _bare_layers(model: ModelProto, found: list[Weight]) -> list[NodeProto]:
+    """Layers of the model in which no constant weight was found: not pruned, but a rule may name
+    them.
+    """
+    seen = {weight.layer for weight in found}
+    nodes = [node for graph, _ in graphs(model.graph) for node in graph.node]
+    return [node for node in nodes if node.op_type in LAYERS and layer_name(node) not in seen]
+
+
+def _prune(
+    model: ModelProto,
+    readers: list[Weight],
+    open_to: list[Weight],
+    n_reads: int,
+    scheme: Scheme,
+    target: float,
+) -> LayerReport:
+    """Prune one weight for those of its readers that are open to it, and say what was done."""
+    weight = next(iter(open_to), readers[0])
+    grouped = [reader for reader in open_to if group(reader.node) != 1]
+    open_to = [reader for reader in open_to if group(reader.node) == 1]
+    refusal = ""
+    if weight.tensor.data_type not in FLOATS:
+        refusal = f"{TensorProto.DataType.Name(weight.tensor.data_type).lower()} weights"
+    elif not open_to:
+        refusal = "grouped convolution" if grouped else "ignored"
+    shape = tuple(weight.tensor.dims)
+    if refusal:
+        return LayerReport(weight.layer, weight.name, shape, None, 0.0, refusal)
+    weight = open_to[0]
+    array = read(weight)
+    if misfit := fits(array.shape, scheme):
+        sparsity = _sparsity(array)
+        return LayerReport(weight.layer, weight.name, array.shape, None, sparsity, misfit.reason)
+    sparse = np.where(project(array, scheme, target), array, array.dtype.type(0))
+    notes = []
+    if len(open_to) > 1:
+        notes.append("shared with " + ", ".join(reader.layer for reader in open_to[1:]))
+    name = weight.name
+    if n_reads > len(open_to):
+        name = _write_copy(model, open_to, sparse)
+        notes.append(f"copied to {name}: {weight.name} has other readers")
+    else:
+        write(weight, sparse, weight.tensor)
+    achieved = _sparsity(sparse)
+    if abs(achieved - target) > TOLERANCE:
+        notes.append(f"asked {target:.4g}: the nearest that its groups permit")
+    return LayerReport(weight.layer, name, array.shape, scheme, achieved, "; ".join(notes))
+
+
+def _write_copy(model: ModelProto, readers: list[Weight], sparse: NDArray[Any]) -> str:
+    """Add the pruned weight as an initialiser of its own, and let `readers` read that."""
+    name = f"{readers[0].name}.pruned"
+    taken = uses(model)
+    while name in taken:
+        name += "_"
+    tensor = model.graph.initializer.add(name=name)
+    write(readers[0], sparse, tensor)
+    if model.ir_version < 4:  # where every initialiser is also an input
+        info = onnx.helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims))
+        model.graph.input.append(info)
+    for reader in readers:
+        reader.reader.input[reader.slot] = name
+    return name
+
+
+def _sparsity(array: NDArray[Any]) -> float:
+    return 1 - int(np.count_nonzero(array)) / array.size if array.size else 0.0
+
+
+def _write_metadata(
+    model: ModelProto, scheme: Scheme, sparsity: float, reports: list[LayerReport]
+) -> None:
+    """Replace the entries prunus.scheme, prunus.sparsity and prunus.layers of `metadata_props`."""
+    layers = {
+        layer.weight or layer.name: {
+            "layer": layer.name,
+            "scheme": str(layer.scheme) if layer.scheme else None,
+            "sparsity": round(layer.sparsity, 6),
+            **({"note": layer.note} if layer.note else {}),
+        }
+        for layer in reports
+    }
+    ours = {
+        "prunus.scheme": str(scheme),
+        "prunus.sparsity": f"{sparsity:.6f}",
+        "prunus.layers": json.dumps(layers, sort_keys=True),
+    }
+    kept = {prop.key: prop.value for prop in model.metadata_props if prop.key not in ours}
+    onnx.helper.set_model_props(model, {**kept, **ours})

@@ -1,4 +1,6 @@
-"""The prunable weights of an ONNX model, each as a view with filters first that can be read and written back."""
+"""The prunable weights of an ONNX model, each as a view with filters first that can be read and
+written back.
+"""
 
 from collections import ChainMap, Counter
 from collections.abc import Iterator, MutableMapping
@@ -21,11 +23,7 @@ SLOTS: dict[str, tuple[int, ...]] = {
     "LSTM": (1, 2),
 }
 LAYERS = (*SLOTS, "ConvTranspose", "RNN")  # what a rule may name, prunable or not
-FLOATS = {
-    TensorProto.FLOAT: "float32",
-    TensorProto.FLOAT16: "float16",
-    TensorProto.DOUBLE: "float64",
-}
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 Tensors = MutableMapping[str, TensorProto]
 
 
@@ -34,15 +32,14 @@ Tensors = MutableMapping[str, TensorProto]
 class Weight:
     """A weight of a layer, by the place where it is read.
 
-    name: of the initialiser or of the Constant's output. reader, slot: the input that reads it, through Transpose and
-    Identity nodes if need be. transposed: [inputs, outputs] in the file.
+    name: of the initialiser or of the Constant's output. reader, slot: the input that reads it,
+    through Transpose and Identity nodes if need be. transposed: [inputs, outputs] in the file.
     """
 
     layer: str
     name: str
     node: NodeProto
     tensor: TensorProto
-    graph: GraphProto
     reader: NodeProto
     slot: int
     transposed: bool
@@ -53,13 +50,14 @@ def layer_name(node: NodeProto) -> str:
     return node.name or node.output[0]
 
 
-def graphs(graph: GraphProto, outer: ChainMap[str, TensorProto] | None = None) -> Iterator[tuple[GraphProto, Tensors]]:
-    """The graph and those in its attributes (bodies of If, Loop, Scan), each with the constants that it sees."""
+def graphs(
+    graph: GraphProto, outer: ChainMap[str, TensorProto] | None = None
+) -> Iterator[tuple[GraphProto, Tensors]]:
+    """The graph and those in its attributes (bodies of If, Loop), each with its constants."""
     own = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
-        if node.op_type == "Constant" and len(node.attribute) == 1:
-            if node.attribute[0].name == "value":
-                own[node.output[0]] = node.attribute[0].t
+        if node.op_type == "Constant" and [a.name for a in node.attribute] == ["value"]:
+            own[node.output[0]] = node.attribute[0].t
     seen = outer.new_child(own) if outer is not None else ChainMap(own)
     yield graph, seen
     for node in graph.node:
@@ -70,7 +68,10 @@ def graphs(graph: GraphProto, outer: ChainMap[str, TensorProto] | None = None) -
 
 
 def weights(model: ModelProto) -> Iterator[Weight]:
-    """Every read of a constant matrix or kernel by a Conv, Gemm, MatMul, GRU or LSTM, in the order of nodes."""
+    """Every read of a constant matrix or kernel by a Conv, Gemm, MatMul, GRU or LSTM, in the order
+    of nodes.
+    """
+    counts = uses(model)
     for graph, tensors in graphs(model.graph):
         makers = {output: node for node in graph.node for output in node.output}
         for node in graph.node:
@@ -78,19 +79,25 @@ def weights(model: ModelProto) -> Iterator[Weight]:
                 weight
                 for slot in SLOTS.get(node.op_type, ())
                 if node.domain in ("", "ai.onnx") and slot < len(node.input)
-                if (weight := _resolve(node, slot, graph, tensors, makers)) is not None
+                if (weight := _resolve(node, slot, tensors, makers, counts)) is not None
             ]
             # both sides of a MatMul constant: nothing flows, there is nothing to prune
             yield from [] if node.op_type == "MatMul" and len(found) == 2 else found
 
 
 def _resolve(
-    node: NodeProto, slot: int, graph: GraphProto, tensors: Tensors, makers: dict[str, NodeProto]
+    node: NodeProto,
+    slot: int,
+    tensors: Tensors,
+    makers: dict[str, NodeProto],
+    counts: Counter[str],
 ) -> Weight | None:
     flipped, reader, at = False, node, slot
     name = node.input[slot]
     while name not in tensors and name in makers:
         maker = makers[name]
+        if counts[name] != 1:
+            return None
         if maker.op_type == "Transpose":
             if list(_attribute(maker, "perm", [1, 0])) != [1, 0]:
                 return None
@@ -105,7 +112,7 @@ def _resolve(
         return None
     inputs_first = node.op_type == "MatMul" and slot == 1
     inputs_first |= node.op_type == "Gemm" and not _attribute(node, "transB", 0)
-    return Weight(layer_name(node), name, node, tensor, graph, reader, at, inputs_first != flipped)
+    return Weight(layer_name(node), name, node, tensor, reader, at, inputs_first != flipped)
 
 
 def _attribute(node: NodeProto, name: str, default: Any) -> Any:
@@ -125,6 +132,11 @@ def read(weight: Weight) -> NDArray[Any]:
 
     Raises ModelError: damaged data, NaN or infinity.
     """
+    if weight.tensor.data_location == TensorProto.EXTERNAL:
+        raise ModelError(
+            f"initialiser {weight.name}: data in another file that was not loaded, "
+            "expected a path, or onnx.load with its external data"
+        )
     try:
         array = numpy_helper.to_array(weight.tensor)
     except (ValueError, TypeError) as error:

@@ -1,4 +1,6 @@
-"""Rules that name layers: exact names, or `re:` and a pattern for `re.search`. A rule that hits nothing is an error."""
+"""Rules that name layers: exact names, or `re:` and a pattern for `re.search`. A rule that hits
+nothing is an error.
+"""
 
 import difflib
 import re

@@ -1,7 +1,9 @@
-"""Schemes whose weights live in boxes: unstructured, filter, channel, punched, block-row, block-column, n:m.
+"""Schemes whose weights live in boxes: unstructured, filter, channel, punched, block-row,
+block-column, n:m.
 
-Boxes are ranked by the root mean square of their weights. Those of block-row and block-column compete along one
-axis of their block: each block keeps its share of them, and where shares aren't whole, blocks differ by one.
+Boxes are ranked by the root mean square of their weights. Those of block-row and block-column
+compete along one axis of their block: each block keeps its share of them, and where shares aren't
+whole, blocks differ by one.
 """
 
 from typing import Any
@@ -51,7 +53,9 @@ def project_boxed(weights: NDArray[Any], scheme: Scheme, density: float) -> Bool
 def _top_in_scopes(
     score: NDArray[Any], sizes: NDArray[np.int64], grid: Boxes, density: float, n_kept: int | None
 ) -> Bools:
-    """Boxes that stay where they compete along an axis: all of some ranks, and the best of the next rank."""
+    """Boxes that stay where they compete along an axis: all of some ranks, and the best of the next
+    rank.
+    """
     assert grid.axis is not None
     score = np.moveaxis(score, grid.axis, -1)
     sizes = np.broadcast_to(np.moveaxis(sizes, grid.axis, -1), score.shape)
@@ -87,7 +91,9 @@ _Quotas = tuple[int, int, bool, bool, float]
 
 
 def _fixed(whole: int, length: int, rest: int, n_kept: int) -> _Quotas:
-    """Quotas of n:m: whole scopes keep exactly n; the smaller last ones n/m of theirs, rounded over the layer."""
+    """Quotas of n:m: whole scopes keep exactly n; the smaller last ones n/m of theirs, rounded over
+    the layer.
+    """
     sure = n_kept * rest // length
     missing = n_kept * rest / length - sure
     return n_kept if whole else 0, sure, False, missing > 0, missing
@@ -96,9 +102,10 @@ def _fixed(whole: int, length: int, rest: int, n_kept: int) -> _Quotas:
 def _balanced(whole: int, length: int, rest: int, density: float) -> _Quotas:
     """Quotas so that each scope keeps its share.
 
-    Places are handed out in the order of (rank + 1/2) / scope length, the divisor method of Webster, which grows
-    each scope's share monotonically with the density. Returns how many a whole and a rest scope keep for sure, which
-    of the two kinds compete for the places beyond, and how many such slices of the layer are missing.
+    Places are handed out in the order of (rank + 1/2) / scope length, the divisor method of
+    Webster, which grows each scope's share monotonically with the density. Returns how many a whole
+    and a rest scope keep for sure, which of the two kinds compete for the places beyond, and how
+    many such slices of the layer are missing.
     """
     places = [(2 * rank + 1, length, whole) for rank in range(length if whole else 0)]
     places += [(2 * rank + 1, rest, 1) for rank in range(rest)]
@@ -120,7 +127,10 @@ def _balanced(whole: int, length: int, rest: int, density: float) -> _Quotas:
 
 
 def check_boxed(mask: Bools, scheme: Scheme) -> Refusal | None:
-    """None when every box of `mask` is kept or removed whole (n:m: every m have at most n), else the first place."""
+    """None when every box of `mask` is kept or removed whole, else the first that is not.
+
+    Under n:m: when every m have at most n.
+    """
     grid = boxes(mask.shape, scheme)
     view = mask.reshape(grid.view)
     if scheme.name == "n:m":

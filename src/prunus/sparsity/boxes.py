@@ -1,7 +1,8 @@
 """Boxes: which weights live and die together, and which boxes compete for a place.
 
-A weight tensor is seen as a box grid over (filters, columns, positions). Each box is kept or removed whole. Boxes
-compete in the whole layer, or along one axis among `length` neighbours, each such scope giving its share.
+A weight tensor is seen as a box grid over (filters, columns, positions). Each box is kept or
+removed whole. Boxes compete in the whole layer, or along one axis among `length` neighbours, each
+such scope giving its share.
 """
 
 from collections.abc import Iterator
@@ -22,8 +23,8 @@ Bools = NDArray[np.bool_]
 class Boxes:
     """A grid of boxes, starting at 0 and smaller at the edges.
 
-    view: the weights reshaped. box: extent of a box in it. axis, length: along which axis of the view how many boxes
-    compete; None: all boxes of the layer do.
+    view: the weights reshaped. box: extent of a box in it. axis, length: along which axis of the
+    view how many boxes compete; None: all boxes of the layer do.
     """
 
     view: Shape3
@@ -33,7 +34,9 @@ class Boxes:
 
 
 def boxes(shape: tuple[int, ...], scheme: Scheme) -> Boxes:
-    """The boxes of a scheme that has them (not bcr, not pattern) on weights [o, i, ...] of `shape`."""
+    """The boxes of a scheme that has them (not bcr, not pattern) on weights [o, i, ...] of
+    `shape`.
+    """
     o, i = shape[:2]
     positions = int(np.prod(shape[2:]))
     by_channel: Shape3 = (o, i, positions)
@@ -67,12 +70,15 @@ def reduce_boxes(values: NDArray[Any], ufunc: np.ufunc, box: Shape3) -> NDArray[
 
 
 def _reduce_pieces(values: NDArray[Any], ufunc: np.ufunc, size: int, axis: int) -> NDArray[Any]:
-    """`ufunc` over pieces of `size` along `axis`: long pieces of contiguous memory by reduceat, else by slices."""
+    """`ufunc` over pieces of `size` along `axis`: long contiguous ones by reduceat, else slices."""
     extent = values.shape[axis]
-    if axis == 2 or size > 16 and axis == 1:
+    if axis == 2 or (size > 16 and axis == 1):
         return ufunc.reduceat(values, np.arange(0, extent, size), axis=axis)
     parts = []
-    for start, stop, step in ((0, extent - extent % size, size), (extent - extent % size, extent, 0)):
+    for start, stop, step in (
+        (0, extent - extent % size, size),
+        (extent - extent % size, extent, 0),
+    ):
         if start < stop:
             part = values[start:stop] if axis == 0 else values[:, start:stop]
             step = step or stop - start
@@ -112,13 +118,15 @@ def energy(weights: NDArray[Any]) -> NDArray[Any]:
         return np.zeros(weights.shape, dtype)
     biggest = max(float(weights.max()), -float(weights.min()))
     exponent = int(np.frexp(biggest)[1])
-    square = np.ldexp(weights.astype(dtype, copy=False), -exponent)
+    square: NDArray[Any] = np.ldexp(weights.astype(dtype, copy=False), -exponent)
     np.multiply(square, square, out=square)
     return square
 
 
 def slabs(rows: int, row_size: int, step: int = 1) -> Iterator[slice]:
-    """Slices of consecutive rows, a multiple of `step` each, of about 4 million values: bounds temporaries."""
+    """Slices of consecutive rows, a multiple of `step` each, of about 4 million values: bounds
+    temporaries.
+    """
     count = max(1, (1 << 22) // max(row_size * step, 1)) * step
     for start in range(0, rows, count):
         yield slice(start, min(start + count, rows))

@@ -1,4 +1,6 @@
-"""Do these zeros obey this scheme? Answers are None or a Refusal that names the first place where they don't."""
+"""Do these zeros obey this scheme? Answers are None or a Refusal that names the first place where
+they don't.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +20,8 @@ def fits(shape: tuple[int, ...], scheme: Scheme) -> Refusal | None:
 
 
 def check(mask: Bools, scheme: Scheme) -> Refusal | None:
-    """None when `mask` (bool[o, i, ...], True = kept) obeys the scheme, else the first place where it doesn't.
+    """None when `mask` (bool[o, i, ...], True = kept) obeys the scheme, else the first place where
+    it doesn't.
 
     Only the structure is judged, not how many stay.
     """

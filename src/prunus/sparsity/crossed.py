@@ -1,11 +1,12 @@
 """BCR, block column-row: in each block of the matrix, kept rows times kept columns.
 
-Source: Niu et al., "GRIM: A General, Real-Time Deep Learning Inference Framework for Mobile Devices based on
-Fine-Grained Structured Weight Sparsity", TPAMI 2022, arXiv:2108.11033. The projection is ours: choosing a rows and
-b columns of largest energy is hard jointly, so rows and columns are chosen alternately, from both starts.
+Source: Niu et al., "GRIM: A General, Real-Time Deep Learning Inference Framework for Mobile Devices
+based on Fine-Grained Structured Weight Sparsity", TPAMI 2022, arXiv:2108.11033. The projection is
+ours: choosing a rows and b columns of largest energy is hard jointly, so rows and columns are
+chosen alternately, from both starts.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, floor
 from typing import Any, final
 
@@ -24,10 +25,11 @@ MAX_ROUNDS = 4  # alternation stops gaining after 1 to 3
 @final
 @dataclass(frozen=True)
 class _Region:
-    """Blocks of one size: `height` x `width`, `n_down` x `n_across` of them; and how many of each are kept.
+    """Blocks of one size: `height` x `width`, `n_down` x `n_across` of them; and how many of each
+    are kept.
 
-    Each keeps `coarse` of its shorter side and `fine` of its longer, and `n_extra` of the blocks one more of the
-    latter. flip: the shorter side is the columns.
+    Each keeps `coarse` of its shorter side and `fine` of its longer, and `n_extra` of the blocks
+    one more of the latter. flip: the shorter side is the columns.
     """
 
     top: int
@@ -51,16 +53,17 @@ def project_crossed(
 ) -> Bools:
     """bool like `weights`: rows and columns of each block that stay, `density` of the weights.
 
-    split: share of the compression that rows carry: rows keep density**split of each block and columns the rest; 0.5
-    is half each, 0 columns only, 1 rows only. The shorter side of a block takes the nearest whole number, the longer
-    what then is missing; where that isn't whole, the blocks that lose least have one less.
+    split: share of the compression that rows carry: rows keep density**split of each block and
+    columns the rest; 0.5 is half each, 0 columns only, 1 rows only. The shorter side of a block
+    takes the nearest whole number, the longer what then is missing; where that isn't whole, the
+    blocks that lose least have one less.
 
     Masks of two densities are not nested: rows and columns are chosen jointly.
     """
     matrix = weights.reshape(len(weights), -1)
     target = density * matrix.size
     if abs(np.count_nonzero(matrix) - target) < 0.5:
-        support = matrix != 0  # a point of the set is its own projection
+        support: Bools = matrix != 0  # a point of the set is its own projection
         if check_crossed(support, scheme) is None:
             return support.reshape(weights.shape)
     rows, cols = scheme.block
@@ -87,28 +90,23 @@ def _plan(
             regions.append(_Region(top_row, left, n_down, n_across, height, width, flip, coarse))
     regions.sort(key=lambda region: -region.coarse)
     carry = 0.0  # weights still owed by the regions before: the finest steps come last
-    counted = []
+    counted: list[_Region] = []
     for index, region in enumerate(regions):
         side = region.height if region.flip else region.width
         carry += density * region.n_blocks * region.height * region.width
         pieces = 0
         if region.coarse:
-            pieces = min(
-                max(floor(carry / region.coarse + 0.5), 0), region.n_blocks * side
-            )
-        if pieces == 0 and density > 0 and index == len(regions) - 1 and not any(
-            other.fine or other.n_extra for other in counted
-        ):
-            pieces = 1
+            pieces = min(max(floor(carry / region.coarse + 0.5), 0), region.n_blocks * side)
+        if density > 0 and index == len(regions) - 1 and not any(map(_keeps, counted)):
+            pieces = max(pieces, 1)
         carry -= pieces * region.coarse
         fine, n_extra = divmod(pieces, region.n_blocks)
-        counted.append(
-            _Region(
-                region.top, region.left, region.n_down, region.n_across, region.height,
-                region.width, region.flip, region.coarse, fine, n_extra,
-            )
-        )  # fmt: skip
+        counted.append(replace(region, fine=fine, n_extra=n_extra))
     return counted
+
+
+def _keeps(region: _Region) -> bool:
+    return region.coarse > 0 and (region.fine > 0 or region.n_extra > 0)
 
 
 def _pieces(extent: int, size: int) -> list[tuple[int, int, int]]:
@@ -120,11 +118,13 @@ def _pieces(extent: int, size: int) -> list[tuple[int, int, int]]:
 
 def _project_region(scaled: NDArray[Any], mask: Bools, region: _Region) -> None:
     """Write the mask of a region, given its energies."""
-    if region.coarse == 0 or (region.fine == 0 and region.n_extra == 0):
+    if not _keeps(region):
         return
     count = region.fine + (region.n_extra > 0)
     n = region.n_blocks
-    short, long = sorted((region.height, region.width)) if region.flip else (region.height, region.width)
+    short, long = (
+        sorted((region.height, region.width)) if region.flip else (region.height, region.width)
+    )
     coarse, fine = np.zeros((n, short), bool), np.zeros((n, long), bool)
     weakest = np.zeros(n, scaled.dtype)
     steps = list(slabs(region.n_down, scaled.shape[1] * region.height))
@@ -165,7 +165,7 @@ def _tiles(scaled: NDArray[Any], region: _Region, step: slice) -> NDArray[Any]:
 
 
 def _alternate(tiles: NDArray[Any], n_rows: int, n_cols: int) -> tuple[Bools, Bools]:
-    """bool[n, h], bool[n, w]: rows and columns of large common energy, the better of both starts."""
+    """bool[n, h], bool[n, w]: rows and columns of large common energy; better of both starts."""
     rows, cols = _improve(tiles, top_rows(tiles.sum(1), n_cols), n_rows, n_cols)
     if n_rows == tiles.shape[1] or n_cols == tiles.shape[2]:
         return rows, cols
@@ -177,9 +177,7 @@ def _alternate(tiles: NDArray[Any], n_rows: int, n_cols: int) -> tuple[Bools, Bo
     return rows, cols
 
 
-def _improve(
-    tiles: NDArray[Any], cols: Bools, n_rows: int, n_cols: int
-) -> tuple[Bools, Bools]:
+def _improve(tiles: NDArray[Any], cols: Bools, n_rows: int, n_cols: int) -> tuple[Bools, Bools]:
     """Alternate from given columns until the columns stay: never loses energy."""
     for _ in range(MAX_ROUNDS):
         rows = top_rows(np.einsum("nhw,nw->nh", tiles, cols.astype(tiles.dtype)), n_rows)
@@ -194,7 +192,8 @@ def _improve(
 
 def _along_rows(tiles: NDArray[Any], rows: Bools) -> NDArray[Any]:
     """float[n, w]: energy of each column over the kept rows."""
-    return np.einsum("nhw,nh->nw", tiles, rows.astype(tiles.dtype))
+    energies: NDArray[Any] = np.einsum("nhw,nh->nw", tiles, rows.astype(tiles.dtype))
+    return energies
 
 
 def _column_energy(tiles: NDArray[Any], rows: Bools, cols: Bools) -> NDArray[Any]:

@@ -1,7 +1,9 @@
-"""Which scheme do these zeros obey? The one that needs the fewest bits to say which weights are kept.
+"""Which scheme do these zeros obey? The one that needs the fewest bits to say which weights are
+kept.
 
-Of the schemes that a mask obeys, each says the mask as a list of yes and no per group; its length in bits is the
-number of groups times the entropy of their share of yes. The shortest is the most structured.
+Of the schemes that a mask obeys, each says the mask as a list of yes and no per group; its length
+in bits is the number of groups times the entropy of their share of yes. The shortest is the most
+structured.
 """
 
 from collections.abc import Iterator
@@ -11,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prunus.sparsity.boxes import Boxes, box_sizes, boxes, reduce_boxes
+from prunus.sparsity.boxes import box_sizes, boxes, reduce_boxes
 from prunus.sparsity.check import check, fits
 from prunus.sparsity.crossed import sides
 from prunus.sparsity.scheme import Scheme
@@ -20,7 +22,7 @@ Bools = NDArray[np.bool_]
 
 HEIGHTS = tuple(2**k for k in range(1, 13))  # rows or filters of a block
 WIDTHS = tuple(2**k for k in range(1, 15))  # columns or channels of a block
-N_M = ((2, 4), (1, 4), (1, 2), (4, 8), (2, 8), (1, 8), (3, 4))
+N_M = ((1, 8), (1, 4), (2, 8), (1, 2), (2, 4), (4, 8), (3, 4))  # the sparser first
 CHANCE = 1 << 16  # one kept weight in so many may be zero by chance (float32 draws are, about so)
 MARGIN = 0.97  # a structure must save this much: small masks obey some by chance
 SAMPLE = 256  # rows and columns looked at first, to turn down most block sizes cheaply
@@ -29,15 +31,18 @@ SAMPLE = 256  # rows and columns looked at first, to turn down most block sizes 
 def detect(weights: NDArray[Any]) -> tuple[Scheme, float]:
     """The most structured scheme that the zeros of `weights` [o, i, ...] obey, and their sparsity.
 
-    A zero in 65,536 kept weights counts as chance. Block sizes tried are powers of two. Weights without zeros are unstructured at 0.0. block-row:RxC is told from
-    other C (and block-column from other R) by the structure; the extent along which its groups compete leaves a
-    trace in the counts only, and is where these are most even.
+    A zero in 65,536 kept weights counts as chance. Block sizes tried are powers of two. Weights
+    without zeros are unstructured at 0.0. block-row:RxC is told from other C (and block-column from
+    other R) by the structure; the extent along which its groups compete leaves a trace in the
+    counts only, and is where these are most even.
     """
     mask = np.ascontiguousarray(weights != 0)
-    sparsity = 1 - np.count_nonzero(mask) / mask.size if mask.size else 0.0
+    sparsity = 1 - int(np.count_nonzero(mask)) / mask.size if mask.size else 0.0
     best = Scheme("unstructured")
-    if not 0 < sparsity or mask.ndim < 2:
+    if sparsity == 0 or mask.ndim < 2:
         return best, sparsity
+    if sparsity == 1:
+        return Scheme("filter"), sparsity
     least = _entropy(mask.mean()) * mask.size
     for scheme in _obeyed(mask):
         bits = _bits(mask, scheme)
@@ -72,11 +77,11 @@ def _until(sizes: tuple[int, ...], extent: int) -> tuple[int, ...]:
 
 
 def _obeys(mask: Bools, scheme: Scheme) -> bool:
-    return _fills(mask[:SAMPLE, :SAMPLE], scheme) and _fills(mask, scheme)
+    return _fills(mask[:SAMPLE, :SAMPLE], scheme, 4) and _fills(mask, scheme)
 
 
-def _fills(mask: Bools, scheme: Scheme) -> bool:
-    """Do the groups that keep anything keep all, but for chance zeros? Told by counting, faster than `check`."""
+def _fills(mask: Bools, scheme: Scheme, slack: int = 0) -> bool:
+    """Do groups that keep anything keep all, but for chance zeros? Cheaper than `check`."""
     if scheme.name == "bcr":
         n_rows, n_cols = sides(mask, scheme)
         room = int((n_rows * n_cols).sum())
@@ -84,13 +89,11 @@ def _fills(mask: Bools, scheme: Scheme) -> bool:
         grid = boxes(mask.shape, scheme)
         kept = reduce_boxes(mask.reshape(grid.view), np.maximum, grid.box)
         room = int((kept * box_sizes(grid)).sum())
-    n_kept = np.count_nonzero(mask)
-    return room - n_kept <= n_kept // CHANCE
+    n_kept = int(np.count_nonzero(mask))
+    return room - n_kept <= n_kept // CHANCE + slack
 
 
-def _largest_line(
-    mask: Bools, name: str, sizes: tuple[int, ...], along: int
-) -> Iterator[Scheme]:
+def _largest_line(mask: Bools, name: str, sizes: tuple[int, ...], along: int) -> Iterator[Scheme]:
     """The block-column of most rows, or the block-row of most columns, that the mask obeys."""
     largest = 0
     for size in sizes:  # a mask that obeys a size obeys its divisors
@@ -106,7 +109,9 @@ def _line(name: str, size: int, length: int) -> Scheme:
 
 
 def _balanced_extent(mask: Bools, scheme: Scheme, along: int) -> int:
-    """The scope in which numbers of kept groups are most even, for random ones; 64 when they differ by 2."""
+    """The scope in which numbers of kept groups are most even, for random ones; 64 when they differ
+    by 2.
+    """
     grid = boxes(mask.shape, scheme)
     assert grid.axis is not None
     kept = reduce_boxes(mask.reshape(grid.view), np.maximum, grid.box).astype(np.int32)
@@ -127,7 +132,9 @@ def _balanced_extent(mask: Bools, scheme: Scheme, along: int) -> int:
 def _staircase(
     mask: Bools, name: str, heights: tuple[int, ...], widths: tuple[int, ...]
 ) -> Iterator[Scheme]:
-    """The block sizes that the mask obeys and that neither twice the height nor twice the width would."""
+    """The block sizes that the mask obeys and that neither twice the height nor twice the width
+    would.
+    """
     reach = len(widths)
     found: list[tuple[int, int]] = []
     for height in heights:
@@ -162,9 +169,8 @@ def _bits(mask: Bools, scheme: Scheme) -> float:
     if scheme.name == "pattern":
         kernels = mask.reshape(-1, 9).any(1)
         return kernels.size * _entropy(kernels.mean()) + 3.0 * float(kernels.sum())
-    grid: Boxes = boxes(mask.shape, scheme)
+    grid = boxes(mask.shape, scheme)
     kept = reduce_boxes(mask.reshape(grid.view), np.maximum, grid.box)
-    assert kept.shape == box_sizes(grid).shape
     return kept.size * _entropy(kept.mean())
 
 

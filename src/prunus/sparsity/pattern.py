@@ -1,8 +1,9 @@
 """Pattern pruning with connectivity: every 3x3 kernel keeps one of few patterns, or nothing.
 
-Source: Niu et al., "PatDNN: Achieving Real-Time DNN Execution on Mobile Devices with Pattern-based Weight
-Pruning", ASPLOS 2020, arXiv:2001.00138, section 4. Patterns keep the centre; the library has those that are the
-natural pattern of most kernels. We rank kernels for connectivity over the layer, by the energy that they keep.
+Source: Niu et al., "PatDNN: Achieving Real-Time DNN Execution on Mobile Devices with Pattern-based
+Weight Pruning", ASPLOS 2020, arXiv:2001.00138, section 4. Patterns keep the centre; the library has
+those that are the natural pattern of most kernels. We rank kernels for connectivity over the layer,
+by the energy that they keep.
 """
 
 from itertools import combinations
@@ -30,7 +31,9 @@ def refuse_pattern(shape: tuple[int, ...], scheme: Scheme) -> Refusal | None:
 
 
 def project_pattern(weights: NDArray[Any], scheme: Scheme, density: float) -> Bools:
-    """bool like `weights` [o, i, 3, 3]: patterns of the kernels that stay; these are nested in density."""
+    """bool like `weights` [o, i, 3, 3]: patterns of the kernels that stay; these are nested in
+    density.
+    """
     (kept,) = scheme.block
     kernels = energy(weights).reshape(-1, 9)
     library = _library(kernels, kept)
@@ -45,7 +48,9 @@ def project_pattern(weights: NDArray[Any], scheme: Scheme, density: float) -> Bo
 
 
 def _library(kernels: NDArray[Any], kept: int) -> Bools:
-    """bool[LIBRARY or fewer, 9]: the most frequent natural patterns of non-zero kernels; of equals, the earlier."""
+    """bool[LIBRARY or fewer, 9]: the most frequent natural patterns of non-zero kernels; of equals,
+    the earlier.
+    """
     all_patterns = [
         [position in (CENTRE, *others) for position in range(9)]
         for others in combinations([p for p in range(9) if p != CENTRE], kept - 1)
@@ -60,7 +65,9 @@ def _library(kernels: NDArray[Any], kept: int) -> Bools:
 
 
 def check_pattern(mask: Bools, scheme: Scheme) -> Refusal | None:
-    """None when each kernel keeps as many as the scheme says, or none; whichever patterns these are."""
+    """None when each kernel keeps as many as the scheme says, or none; whichever patterns these
+    are.
+    """
     if refusal := refuse_pattern(mask.shape, scheme):
         return refusal
     counts = mask.reshape(-1, 9).sum(1)

@@ -1,4 +1,6 @@
-"""From weights to masks: which weights stay under a scheme and a sparsity. Masks are True where a weight stays."""
+"""From weights to masks: which weights stay under a scheme and a sparsity. Masks are True where a
+weight stays.
+"""
 
 import math
 from typing import Any
@@ -18,13 +20,15 @@ TOLERANCE = 0.02  # how far a given sparsity may be from the one that a scheme f
 def project(weights: NDArray[Any], scheme: Scheme, sparsity: float | None = None) -> Bools:
     """bool like `weights`: the weights that stay when those of least norm go.
 
-    weights: float[o, i, ...], finite, filters first. sparsity: fraction of zeros, met as exactly as the scheme's
-    groups permit; below 1 at least one group stays. n:m and pattern fix or bound it and accept None.
+    weights: float[o, i, ...], finite, filters first. sparsity: fraction of zeros, met as exactly as
+    the scheme's groups permit; below 1 at least one group stays. n:m and pattern fix or bound it
+    and accept None.
 
-    Groups of unequal size (at ragged edges) are ranked by norm / sqrt(size); ties go to the lower index. Projecting
-    the masked weights at the achieved sparsity gives the same mask. A higher sparsity keeps a subset, except under
-    bcr, whose rows and columns are chosen jointly.
-    Raises SchemeError: when the sparsity isn't one, or the scheme can't have it, or doesn't fit the shape.
+    Groups of unequal size (at ragged edges) are ranked by norm / sqrt(size); ties go to the lower
+    index. Projecting the masked weights at the achieved sparsity gives the same mask. A higher
+    sparsity keeps a subset, except under bcr, whose rows and columns are chosen jointly.
+    Raises SchemeError: when the sparsity isn't one, or the scheme can't have it, or doesn't fit the
+    shape.
     """
     density = 1 - resolve_sparsity(scheme, sparsity)
     if refusal := fits(weights.shape, scheme):
@@ -39,8 +43,8 @@ def project(weights: NDArray[Any], scheme: Scheme, sparsity: float | None = None
 def resolve_sparsity(scheme: Scheme, sparsity: float | None) -> float:
     """The sparsity to reach: the given one, or the one that the scheme itself says.
 
-    Raises SchemeError: not within 0 and 1; not given and the scheme doesn't say; further than TOLERANCE from what
-    n:m fixes or below what pattern permits.
+    Raises SchemeError: not within 0 and 1; not given and the scheme doesn't say; further than
+    TOLERANCE from what n:m fixes or below what pattern permits.
     """
     family = SCHEMES[scheme.name]
     own = 1 - family.densest(scheme)
@@ -60,6 +64,8 @@ def resolve_sparsity(scheme: Scheme, sparsity: float | None) -> float:
 
 
 def random_mask(shape: tuple[int, ...], scheme: Scheme, sparsity: float | None, seed: int) -> Bools:
-    """bool[shape]: a mask of random weights, the same for the same seed: virtual sparsity, before any training."""
+    """bool[shape]: a mask of random weights, the same for the same seed: virtual sparsity, before
+    any training.
+    """
     weights = np.random.default_rng(seed).standard_normal(shape, np.float32)
     return project(weights, scheme, sparsity)

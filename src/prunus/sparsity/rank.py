@@ -1,6 +1,7 @@
 """Choosing by rank: the k largest, ties to the lower index, so that counts are exact everywhere.
 
-Everything here orders by (score descending, index ascending). No thresholds: equal inputs give equal masks.
+Everything here orders by (score descending, index ascending). No thresholds: equal inputs give
+equal masks.
 """
 
 from typing import Any
@@ -19,7 +20,7 @@ def top(score: Floats, count: int) -> Bools:
         return np.full(score.shape, count > 0)
     flat = score.ravel()
     threshold = np.partition(flat, flat.size - count)[flat.size - count]
-    keep = flat > threshold
+    keep: Bools = flat > threshold
     ties = np.flatnonzero(flat == threshold)
     keep[ties[: count - int(np.count_nonzero(keep))]] = True
     return keep.reshape(score.shape)
@@ -55,7 +56,9 @@ def top_rows(score: Floats, count: int) -> Bools:
 
 
 def ranks(score: Floats) -> NDArray[np.int32]:
-    """int32 like `score`: place of each along the last axis, 0 the largest; of equals, the earlier first."""
+    """int32 like `score`: place of each along the last axis, 0 the largest; of equals, the earlier
+    first.
+    """
     length = score.shape[-1]
     rank = np.zeros(score.shape, np.int32)
     if length <= 8:  # comparing pairs beats sorting many short rows

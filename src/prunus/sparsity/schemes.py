@@ -25,9 +25,9 @@ def _fits_all(shape: tuple[int, ...], scheme: Scheme) -> Refusal | None:
 class Family:
     """What a scheme's name stands for.
 
-    project(weights, scheme, density): the mask. check(mask, scheme): does it obey? refuse(shape, scheme): can
-    weights of this shape take it? densest(scheme): the density of weights that it keeps at most. fixed: keeps
-    exactly that. nested: a lower density keeps a subset.
+    project(weights, scheme, density): the mask. check(mask, scheme): does it obey? refuse(shape,
+    scheme): can weights of this shape take it? densest(scheme): the density of weights that it
+    keeps at most. fixed: keeps exactly that. nested: a lower density keeps a subset.
     """
 
     project: Callable[[NDArray[Any], Scheme, float], Bools]

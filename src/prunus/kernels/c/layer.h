@@ -32,7 +32,9 @@ static void conv_task(void *context, int64_t task, int thread) {
   float *out = at(s, r[CONV_OUT]) + image * r[CONV_OUT_BATCH], *residual = at(s, r[CONV_RESIDUAL]);
   const int32_t *mask = (const int32_t *)at(s, r[CONV_MASK]);
   for (int64_t i = block * per_task; i < least((block + 1) * per_task, n_tiles); i++) {
-    const int64_t pixel = i * v * VL, vectors = least(v, r[CONV_VECTORS] - i * v);
+    // tiles of equal width, give or take one vector: a narrow last one would not fill the pipelines
+    const int64_t begin = i * r[CONV_VECTORS] / n_tiles, vectors = (i + 1) * r[CONV_VECTORS] / n_tiles - begin;
+    const int64_t pixel = begin * VL;
     t.x = x + pixel, t.out = out + pixel, t.mask = mask ? mask + pixel : NULL;
     t.residual = residual ? residual + image * r[CONV_RESIDUAL_BATCH] + pixel : NULL;
     for (const int32_t *c = calls + sections[0] * CALL_SIZE; c < calls + sections[1] * CALL_SIZE; c += CALL_SIZE)

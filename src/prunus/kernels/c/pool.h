@@ -5,40 +5,51 @@
 
 INLINE float greater(float a, float b) { return a > b || a != a ? a : b; }
 
-// Rows of the window are merged first (vectorised along the row), then columns.
+// out[i] = the larger, or the sum, of itself and line[i * step]; a constant step lets the compiler vectorise.
+INLINE void merge(float *out, const float *line, int64_t n, int64_t step, int average) {
+  if (average) {
+    for (int64_t i = 0; i < n; i++) out[i] += line[i * step];
+  } else {
+    for (int64_t i = 0; i < n; i++) out[i] = line[i * step] > out[i] || line[i * step] != line[i * step] ? line[i * step] : out[i];
+  }
+}
+
+// How many of `n` window positions from `first` on, `step` apart, lie in [low, high).
+INLINE int64_t inside(int64_t first, int64_t n, int64_t step, int64_t low, int64_t high) {
+  int64_t count = 0;
+  for (int64_t k = 0; k < n; k++) count += first + k * step >= low && first + k * step < high;
+  return count;
+}
+
+// Rows of the window are merged first into a line with its padding, then columns.
 static void pool_plane(const int64_t *r, const float *x, float *out, float *line) {
-  const int64_t w = r[POOL_W], average = r[POOL_AVERAGE], kw = r[POOL_KW], sw = r[POOL_SW], dw = r[POOL_DW];
+  const int64_t w = r[POOL_W], ow = r[POOL_OW], kw = r[POOL_KW], sw = r[POOL_SW], dw = r[POOL_DW], left = r[POOL_LEFT];
+  const int64_t h = r[POOL_H], top = r[POOL_TOP], bottom = r[POOL_INCLUDE_PAD] ? r[POOL_BOTTOM] : 0;
+  const int average = r[POOL_AVERAGE] != 0;
   const float empty = average ? 0.0f : -__builtin_inff();
-  for (int64_t oy = 0; oy < r[POOL_OH]; oy++) {
-    int64_t rows = 0;
-    for (int64_t i = 0; i < w; i++) line[i] = empty;
+  const int64_t length = most(left + w, (ow - 1) * sw + (kw - 1) * dw + 1);
+  for (int64_t oy = 0; oy < r[POOL_OH]; oy++, out += r[POOL_OUT_PITCH]) {
+    const int64_t first = oy * r[POOL_SH] - top;
+    for (int64_t i = 0; i < length; i++) line[i] = empty;
     for (int64_t ky = 0; ky < r[POOL_KH]; ky++) {
-      const int64_t y = oy * r[POOL_SH] + ky * r[POOL_DH] - r[POOL_TOP];
-      if (r[POOL_INCLUDE_PAD] ? y >= -r[POOL_TOP] && y < r[POOL_H] + r[POOL_BOTTOM] : y >= 0 && y < r[POOL_H]) rows++;
-      if (y < 0 || y >= r[POOL_H]) continue;
-      const float *in = x + y * r[POOL_X_PITCH];
-      if (average) {
-        for (int64_t i = 0; i < w; i++) line[i] += in[i];
+      const int64_t y = first + ky * r[POOL_DH];
+      if (y >= 0 && y < h) merge(line + left, x + y * r[POOL_X_PITCH], w, 1, average);
+    }
+    for (int64_t i = 0; i < ow; i++) out[i] = empty;
+    for (int64_t kx = 0; kx < kw; kx++) {
+      const float *from = line + kx * dw;
+      if (sw == 1) {
+        merge(out, from, ow, 1, average);
+      } else if (sw == 2) {
+        merge(out, from, ow, 2, average);
       } else {
-        for (int64_t i = 0; i < w; i++) line[i] = in[i] > line[i] || in[i] != in[i] ? in[i] : line[i];
+        merge(out, from, ow, sw, average);
       }
     }
-    for (int64_t ox = 0; ox < r[POOL_OW]; ox++) {
-      const int64_t first = ox * sw - r[POOL_LEFT];
-      float a = empty;
-      int64_t columns = 0;
-      if (!average && first >= 0 && first + (kw - 1) * dw < w) {
-        for (int64_t kx = 0; kx < kw; kx++) a = greater(line[first + kx * dw], a);
-      } else {
-        for (int64_t kx = 0; kx < kw; kx++) {
-          const int64_t i = first + kx * dw;
-          if (r[POOL_INCLUDE_PAD] ? i >= -r[POOL_LEFT] && i < w + r[POOL_RIGHT] : i >= 0 && i < w) columns++;
-          if (i < 0 || i >= w) continue;
-          a = average ? a + line[i] : greater(line[i], a);
-        }
-      }
-      out[oy * r[POOL_OUT_PITCH] + ox] = average ? a / (float)(rows * columns) : a;
-    }
+    if (!average) continue;
+    const int64_t rows = inside(first, r[POOL_KH], r[POOL_DH], r[POOL_INCLUDE_PAD] ? -top : 0, h + bottom);
+    const int64_t low = r[POOL_INCLUDE_PAD] ? -left : 0, high = w + (r[POOL_INCLUDE_PAD] ? r[POOL_RIGHT] : 0);
+    for (int64_t ox = 0; ox < ow; ox++) out[ox] /= (float)(rows * inside(ox * sw - left, kw, dw, low, high));
   }
 }
 
