@@ -13,7 +13,7 @@ from prunus.errors import ToolchainError
 from prunus.kernels.isa import Isa
 
 # -ffp-contract: multiply and add become one instruction. No -ffast-math: NaN and infinity keep their meaning.
-FLAGS = ("-std=c11", "-O3", "-ffp-contract=fast", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-pthread")
+FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-pthread")
 
 
 @dataclass(frozen=True)

@@ -49,11 +49,11 @@ def open_library(code: bytes) -> Library:
 def _open(_digest: bytes, code: bytes) -> Library:
     try:
         if hasattr(os, "memfd_create"):
+            # Stays open: the loader knows libraries by path, and a closed descriptor's number comes again.
             descriptor = os.memfd_create("prunus-kernels")
-            with os.fdopen(descriptor, "wb") as file:
+            with open(descriptor, "wb", closefd=False) as file:
                 file.write(code)
-                file.flush()
-                return Library(ctypes.CDLL(f"/proc/self/fd/{descriptor}"))
+            return Library(ctypes.CDLL(f"/proc/self/fd/{descriptor}"))
         with tempfile.NamedTemporaryFile(suffix=".so") as file:
             file.write(code)
             file.flush()

@@ -29,9 +29,11 @@ typedef void prunus_group_kernel(const prunus_tile *t, const int32_t *groups, in
 
 // A compiler that takes the next load early needs one register more than there is, and spills a sum. An empty asm that
 // "changes" the sum made last keeps what follows behind it.
-#if defined(__x86_64__)
+#if defined(__AVX512F__)
+#define AFTER(sum) __asm__ volatile("" : "+v"(sum) : : "memory")
+#elif defined(__x86_64__) && (VB == 16 || (VB == 32 && defined(__AVX__)))
 #define AFTER(sum) __asm__ volatile("" : "+x"(sum) : : "memory")
-#elif defined(__aarch64__)
+#elif defined(__aarch64__) && VB == 16
 #define AFTER(sum) __asm__ volatile("" : "+w"(sum) : : "memory")
 #else
 #define AFTER(sum)

@@ -1,0 +1,119 @@
+"""Interleaved timing: callables take turns within each round, so that drift and neighbours hit all
+alike. Nothing here sets threads.
+"""
+
+import gc
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+TURN_S = 0.05  # one turn times as many calls as fill this, at least one
+LEAST_ROUNDS = 7  # fewer give no quartiles worth the name
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Times:
+    """Seconds of each timed call, and the median of each round, in the order of the rounds."""
+
+    calls: NDArray[np.float64]
+    rounds: NDArray[np.float64]
+
+    @property
+    def median_s(self) -> float:
+        return float(np.median(self.calls))
+
+    @property
+    def p90_s(self) -> float:
+        return float(np.percentile(self.calls, 90))
+
+    @property
+    def min_s(self) -> float:
+        return float(self.calls.min())
+
+
+@final
+@dataclass(frozen=True)
+class Ratio:
+    """How many times as fast as another: the median over rounds of the ratio within a round, and
+    its quartiles, which tell how far to trust it.
+    """
+
+    median: float
+    lower: float
+    upper: float
+
+
+def speed_ratio(own: Times, other: Times) -> Ratio:
+    """`own` against `other` of the same run: above 1, `own` is faster."""
+    ratios = other.rounds / own.rounds
+    lower, median, upper = np.percentile(ratios, [25, 50, 75])
+    return Ratio(float(median), float(lower), float(upper))
+
+
+def time_interleaved(
+    calls: Mapping[str, Callable[[], object]],
+    time_s: float = 5.0,
+    warmup_s: float = 1.0,
+    pause_s: float = 0.01,
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, Times]:
+    """Times of each callable, from about `time_s` seconds of calls each, at least 7 rounds.
+
+    A turn is a pause (another engine's spinning threads go to sleep), one untimed call, and the
+    timed ones. The order rotates from round to round, and reverses in every other cycle. The
+    garbage collector rests meanwhile.
+    """
+    names = list(calls)
+    least = {name: _warm_up(calls[name], warmup_s) for name in names}
+    counts = {name: max(1, round(TURN_S / least[name])) for name in names}
+    turn_s = max((least[name] * counts[name] for name in names), default=TURN_S)
+    n_rounds = max(LEAST_ROUNDS, math.ceil(time_s / turn_s))
+    spent: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for i in range(n_rounds):
+            if progress is not None:
+                progress(f"round {i + 1} of {n_rounds}")
+            for name in turn_order(names, i):
+                time.sleep(pause_s)
+                calls[name]()
+                spent[name].append(_time_calls(calls[name], counts[name]))
+    finally:
+        if collecting:
+            gc.enable()
+    return {
+        name: Times(np.concatenate(turns), np.array([np.median(turn) for turn in turns]))
+        for name, turns in spent.items()
+    }
+
+
+def turn_order(names: list[str], i: int) -> list[str]:
+    """Who goes when in round `i`: over 2 len(names) rounds each is in each place equally often."""
+    cycle, start = divmod(i, len(names))
+    order = names[start:] + names[:start]
+    return order[::-1] if cycle % 2 else order
+
+
+def _warm_up(call: Callable[[], object], warmup_s: float) -> float:
+    """Seconds of the fastest call of the warm-up, which has two calls at least."""
+    call()
+    least, start = math.inf, time.perf_counter()
+    while math.isinf(least) or time.perf_counter() - start < warmup_s:
+        least = min(least, float(_time_calls(call, 1)[0]))
+    return max(least, 1e-7)
+
+
+def _time_calls(call: Callable[[], object], count: int) -> NDArray[np.float64]:
+    seconds = np.empty(count)
+    for i in range(count):
+        start = time.perf_counter()
+        call()
+        seconds[i] = time.perf_counter() - start
+    return seconds
