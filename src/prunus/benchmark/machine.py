@@ -65,7 +65,7 @@ def _measure(cpu: Cpu, cc: str | None) -> tuple[str, float | None]:
         if cpu.best_target is None:
             return compiler.version, None
         library = open_library(kernel_library(isa_for(cpu.best_target), cc))
-        return compiler.version, max(library.peak() for _ in range(3)) * 1e-9
+        return compiler.version, library.peak() * 1e-9
     except PrunusError as error:
         return f"none: {error}", None
 
@@ -92,3 +92,13 @@ def _advice(cpu: Cpu) -> list[str]:
             f"batch-1 matrices (Gemm, GRU, LSTM) stay in L2 below {cpu.l2_bytes // 4:,} kept weights"
         )
     return lines
+
+
+def describe_cpu() -> dict[str, str | int]:
+    """Name, best target and physical cores, for results that are kept."""
+    cpu = describe()
+    return {
+        "name": cpu.name,
+        "target": cpu.best_target or "none",
+        "physical_cores": cpu.physical_cores,
+    }

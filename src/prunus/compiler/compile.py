@@ -19,6 +19,7 @@ from prunus.runtime.session import Session, check_threads
 from prunus.sparsity.detect import detect
 
 TUNING = ("off", "fast", "full")
+SCHEME_ROWS = 64  # of a layer that are looked at to name its scheme
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -79,4 +80,4 @@ def _scheme(layer: Layer) -> str:
     """The scheme that a layer's zeros obey, for reports."""
     if layer.matrix.all():
         return "dense"
-    return str(detect(layer.matrix)[0])
+    return str(detect(layer.matrix[:SCHEME_ROWS])[0])

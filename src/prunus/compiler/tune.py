@@ -17,6 +17,7 @@ from prunus.runtime.plan import make_plan
 
 
 Floats = NDArray[np.float32]
+FAST_BUDGET_S, FULL_BUDGET_S = 0.02, 0.5  # per candidate
 
 
 @dataclass
@@ -42,20 +43,26 @@ class Tuner:
     def decide(self, layer: Layer, graph: Graph) -> Decision:
         """The choice for a layer of `graph`."""
         shape, zeros = layer_shape(layer, graph, self.isa, self.threads), examine(layer.matrix)
-        scheme = self.describe(layer)
         key = (signature(layer.node, graph), shape, round(zeros.density, 2), round(zeros.sharing), zeros.block)
         if key not in self.known:
-            self.known[key] = self._choose(layer, graph, shape, zeros)
+            self.known[key] = replace(self._choose(layer, graph, shape, zeros), scheme=self.describe(layer))
             if self.progress:
                 self.progress(layer.node.name)
-        return replace(self.known[key], scheme=scheme)
+        return self.known[key]
+
+    def time_ms(self, layer: Layer, graph: Graph) -> float:
+        """Milliseconds of the layer alone, by the fastest candidate."""
+        shape, zeros = layer_shape(layer, graph, self.isa, self.threads), examine(layer.matrix)
+        return 1e3 * min(
+            self._measure(layer, graph, choice, FAST_BUDGET_S) for choice in candidates(shape, zeros, self.isa)
+        )
 
     def _choose(self, layer: Layer, graph: Graph, shape: LayerShape, zeros: Zeros) -> Decision:
         options = candidates(shape, zeros, self.isa)
         if self.mode == "off" or self.library is None or self.pool is None or len(options) == 1:
             reason = "only candidate" if len(options) == 1 else "first by the cost model, not measured"
             return Decision(options[0], "", reason)
-        budget_s = 0.02 if self.mode == "fast" else 0.5
+        budget_s = FAST_BUDGET_S if self.mode == "fast" else FULL_BUDGET_S
         times = {choice: self._measure(layer, graph, choice, budget_s) for choice in options}
         ranked = sorted(times, key=times.__getitem__)
         best = ranked[0]
@@ -91,8 +98,10 @@ def alone(layer: Layer, graph: Graph) -> Graph:
     node = layer.node
     x, y = graph.values[node.inputs[0]].shape, graph.values[node.outputs[0]].shape
     values = {name: Value(name, shape) for name, shape in (("x", x), ("a", x), ("y", y))}
-    node = replace(node, inputs=("a",), outputs=("y",))
-    return Graph("alone", ("x",), ("y",), (Node("identity", "in", ("x",), ("a",)), node), values, graph.constants)
+    weight = graph.constants[node.attrs["weight"]]
+    constants = {**graph.constants, "weight": layer.matrix.reshape(weight.shape)}
+    node = replace(node, inputs=("a",), outputs=("y",), attrs={**node.attrs, "weight": "weight"})
+    return Graph("alone", ("x",), ("y",), (Node("identity", "in", ("x",), ("a",)), node), values, constants)
 
 
 def signature(node: Node, graph: Graph) -> tuple[object, ...]:

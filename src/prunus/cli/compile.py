@@ -1,0 +1,76 @@
+"""prunus compile: an ONNX file into an artefact that runs with numpy alone."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prunus.cli.layers import explain_table
+from prunus.cli.options import (
+    Cc,
+    InputShape,
+    Json,
+    OnnxModel,
+    Precision,
+    Quiet,
+    Strict,
+    Target,
+    Threads,
+    Tune,
+    Verbose,
+    parse_shapes,
+)
+from prunus.cli.output import Printer, megabytes
+
+EXAMPLE = "prunus compile model.onnx -o model.prunus"
+
+
+def compile(
+    model: OnnxModel,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Artefact to write. Default: MODEL as .prunus."),
+    ] = None,
+    target: Target = None,
+    precision: Precision = "fp32",
+    threads: Threads = None,
+    input_shape: InputShape = None,
+    tune: Tune = "fast",
+    strict: Strict = False,
+    cc: Cc = None,
+    json: Json = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Compile an ONNX file and write the artefact. It holds machine code."""
+    from prunus.compiler.compile import compile as compile_model
+
+    printer = Printer(quiet, json)
+    output = output or model.with_suffix(".prunus")
+    shapes = parse_shapes(input_shape)
+    start = time.perf_counter()
+    with printer.progress("compile") as step:
+        session = compile_model(
+            model,
+            target=target,
+            precision=precision,
+            threads=threads,
+            input_shapes=shapes,
+            tune=tune,
+            fallback=None if strict else "onnxruntime",
+            cc=cc,
+            progress=step,
+        )
+        spent_s = time.perf_counter() - start
+        session.save(output)
+    layers = session.explain()
+    if verbose:
+        explain_table(printer, layers)
+    n_bytes = output.stat().st_size
+    printer.line(
+        f"{output}: {len(layers)} operators, {megabytes(n_bytes)} MB, compiled in {spent_s:.1f} s"
+    )
+    printer.write_json(
+        {"output": str(output), "bytes": n_bytes, "compile_s": spent_s, "layers": layers}
+    )

@@ -1,0 +1,105 @@
+"""Virtual sparsity: what would each layer gain, measured on random masks before any training.
+
+For each layer, scheme and sparsity the layer's weights are masked at random in the scheme's shape and timed alone. As
+latency depends on the block shape and rate but hardly on which weights survive, this predicts the pruned layer.
+Source: Niu et al., "GRIM", TPAMI 44 (2022), arXiv:2108.11033, block-size optimisation; as a tool, PaddleSlim's idea.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from prunus.compiler.compile import read_at_batch_1
+from prunus.compiler.translate import Layer, layer_of, spell_out
+from prunus.compiler.tune import Tuner, signature
+from prunus.errors import TargetError
+from prunus.graph.ir import Graph
+from prunus.graph.load import load_model
+from prunus.kernels.library import isa_for, kernel_library
+from prunus.runtime.cpu import describe
+from prunus.runtime.session import check_threads
+from prunus.sparsity.check import fits
+from prunus.sparsity.project import random_mask
+from prunus.sparsity.refusal import Refusal
+from prunus.sparsity.scheme import Scheme, parse
+
+
+@dataclass(frozen=True)
+class ExploreRow:
+    """A layer under a scheme: milliseconds alone, masked and dense. `note` says why nothing was measured (ms None),
+    `achieved` is the sparsity of the random mask, `count` how many layers of the network are alike."""
+
+    layer: str
+    shape: tuple[int, ...]
+    count: int
+    scheme: str
+    sparsity: float
+    achieved: float
+    ms: float | None
+    dense_ms: float
+    note: str = ""
+
+
+def explore(
+    model: str | Path | bytes | onnx.ModelProto,
+    schemes: Sequence[str | Scheme],
+    sparsities: Sequence[float],
+    *,
+    threads: int | None = None,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    target: str | None = None,
+    cc: str | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Iterator[ExploreRow]:
+    """Yield a row per kind of layer, scheme and sparsity, as they are measured. Layers alike are measured once.
+
+    Only layers that `prune_onnx` prunes are explored: ungrouped convolutions and matrix products.
+    Raises ModelError, SchemeError, TargetError: as `compile`.
+    """
+    parsed = [parse(scheme) if isinstance(scheme, str) else scheme for scheme in schemes]
+    for sparsity in sparsities:
+        if not 0 <= sparsity < 1:
+            raise TargetError(f"sparsity {sparsity}: expected a fraction from 0 to below 1")
+    target = target or describe().best_target
+    if target is None:
+        raise TargetError("no target runs on this CPU")
+    isa = isa_for(target)
+    if missing := describe().missing(target):
+        raise TargetError(f"target {target!r}: this CPU lacks {' '.join(missing)}")
+    graph = spell_out(read_at_batch_1(load_model(model), input_shapes, True))
+    tuner = Tuner(isa, check_threads(threads), "fast", kernel_library(isa, cc), lambda _: "")
+    for layers in _kinds(graph):
+        layer = layers[0]
+        dense_ms = tuner.time_ms(layer, graph)
+        for scheme in parsed:
+            for sparsity in sparsities:
+                yield _row(tuner, graph, layer, len(layers), scheme, sparsity, dense_ms)
+                if progress:
+                    progress(f"{layer.node.name} {scheme} {sparsity}")
+
+
+def _row(
+    tuner: Tuner, graph: Graph, layer: Layer, count: int, scheme: Scheme, sparsity: float, dense_ms: float
+) -> ExploreRow:
+    shape = graph.constants[layer.node.attrs["weight"]].shape
+    about = (layer.node.name, shape, count, str(scheme), sparsity)
+    refusal = fits(shape, scheme)
+    if isinstance(refusal, Refusal):
+        return ExploreRow(*about, 0.0, None, dense_ms, refusal.reason)
+    if scheme.name == "n:m":
+        sparsity = 1 - scheme.block[0] / scheme.block[1]
+    mask = random_mask(shape, scheme, sparsity, seed=0)
+    masked = replace(layer, matrix=np.where(mask.reshape(layer.matrix.shape), layer.matrix, np.float32(0)))
+    return ExploreRow(*about[:4], sparsity, 1 - float(mask.mean()), tuner.time_ms(masked, graph), dense_ms)
+
+
+def _kinds(graph: Graph) -> list[list[Layer]]:
+    """Ungrouped layers with weights, those alike together, in the order of the network."""
+    kinds: dict[object, list[Layer]] = {}
+    for node in graph.nodes:
+        if node.op in ("conv", "gemm") and node.attrs.get("group", 1) == 1:
+            kinds.setdefault(signature(node, graph), []).append(layer_of(node, graph))
+    return list(kinds.values())
