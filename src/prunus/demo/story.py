@@ -1,0 +1,194 @@
+"""The main job from end to end: train, prune to 90 %, export, compile, compare with ONNX Runtime."""
+
+import json
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Self, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from prunus.benchmark.agreement import difference
+from prunus.benchmark.race import Result, benchmark
+from prunus.benchmark.sessions import Setting
+from prunus.benchmark.timing import Ratio
+from prunus.compiler.compile import compile
+from prunus.demo.data import Images, load_images
+from prunus.demo.picture import block_text, png_bytes
+from prunus.demo.train import Masks, Schedule, export, make_network, train
+from prunus.errors import OutputError
+from prunus.runtime.atomic import write_atomically
+from prunus.runtime.session import Session, check_threads
+from prunus.sparsity.scheme import parse
+
+Progress = Callable[[str], None]
+
+
+@final
+@dataclass(frozen=True)
+class Plan:
+    """How long to train, what to prune to, how long to time each model in each engine."""
+
+    dense: Schedule = Schedule(6, 3e-3)
+    sparse: Schedule = Schedule(8, 2e-3, (0.6, 0.8, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9))
+    scheme: str = "bcr:8x64"
+    n_images: int | None = None  # of the training set; None: all
+    time_s: float = 3.0
+
+    @classmethod
+    def quick(cls) -> Self:
+        """All steps, hardly any training: for tests."""
+        return cls(Schedule(1, 3e-3), Schedule(1, 2e-3, (0.9,)), n_images=256, time_s=0.2)
+
+
+@final
+@dataclass(frozen=True)
+class StoryRow:
+    """One model. sparsity: of the pruned layers. accuracy: of the compiled artefact on the test
+    images. Times are medians at batch 1.
+    """
+
+    name: str
+    sparsity: float
+    accuracy: float
+    torch_accuracy: float
+    onnx_bytes: int
+    artefact_bytes: int
+    prunus_ms: float
+    onnxruntime_ms: float
+    against_onnxruntime: Ratio
+
+
+@final
+@dataclass(frozen=True)
+class Story:
+    """What happened; `summary` in words. difference: between the engines' outputs on the test
+    images, over the largest output.
+    """
+
+    data: str
+    scheme: str
+    threads: int
+    rows: tuple[StoryRow, ...]
+    difference: float
+    seconds: float
+    mask_layer: str
+    mask_picture: str
+    summary: tuple[str, ...]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class _Model:
+    """A trained model on its way to its row; sessions and outputs of the test images."""
+
+    name: str
+    path: Path
+    sparsity: float
+    torch_accuracy: float
+    session: Session
+    outputs: NDArray[np.float32]
+
+
+def run_demo(
+    folder: Path,
+    plan: Plan,
+    data: str | None = None,
+    threads: int | None = None,
+    cc: str | None = None,
+    progress: Progress = lambda step: None,
+) -> Story:
+    """Do it all and write dense.onnx, sparse.onnx, their .prunus, mask.png and demo.json.
+
+    Raises PrunusError: no data, no C compiler, a folder that can't be written.
+    """
+    start = time.perf_counter()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: can't be made: {error.strerror}") from error
+    n_threads = check_threads(threads)
+    torch.set_num_threads(n_threads)
+    images = load_images(data)
+    if plan.n_images is not None:
+        cut = plan.n_images
+        images = replace(images, train_x=images.train_x[:cut], train_y=images.train_y[:cut])
+    network = make_network()
+    scheme = parse(plan.scheme)
+    train(network, images, plan.dense, None, _within("training dense", progress))
+    dense = _finish("dense", network, folder, images, {}, n_threads, cc, progress)
+    masks = train(
+        network, images, plan.sparse, scheme, _within("pruned, retraining", progress), seed=1
+    )
+    sparse = _finish("sparse", network, folder, images, masks, n_threads, cc, progress)
+    layer = max(masks, key=lambda name: masks[name].size if masks[name].ndim == 4 else 0)
+    block = scheme.block if len(scheme.block) == 2 else None
+    write_atomically(folder / "mask.png", png_bytes(masks[layer], block))  # type: ignore[arg-type]
+    result = benchmark(
+        [dense.path, sparse.path], ["prunus", "onnxruntime"], Setting(n_threads, cc=cc),
+        time_s=plan.time_s, warmup_s=plan.time_s / 5, footprints=False,
+        progress=_within("timing", progress),
+    )  # fmt: skip
+    rows = (_row(dense, result), _row(sparse, result))
+    worst = max(_against_onnxruntime(model, images, n_threads) for model in (dense, sparse))
+    seconds = time.perf_counter() - start
+    story = Story(
+        images.name, plan.scheme, n_threads, rows, worst, seconds, layer,
+        block_text(masks[layer]), tuple(_summary(images, rows, worst, n_threads, seconds)),
+    )  # fmt: skip
+    write_atomically(folder / "demo.json", (json.dumps(asdict(story), indent=2) + "\n").encode())
+    return story
+
+
+def _finish(
+    name: str,
+    network: nn.Sequential,
+    folder: Path,
+    images: Images,
+    masks: Masks,
+    threads: int,
+    cc: str | None,
+    progress: Progress,
+) -> _Model:
+    """Export, compile, save and run one model."""
+    progress(f"compiling the {name} network")
+    path = folder / f"{name}.onnx"
+    beside = folder / f".{name}.onnx"
+    with warnings.catch_warnings():  # the exporter speaks of its own future
+        warnings.simplefilter("ignore")
+        export(network, str(beside))
+    write_atomically(path, beside.read_bytes())
+    beside.unlink()
+    session = compile(path, threads=threads, cc=cc)
+    session.save(path.with_suffix(".prunus"))
+    outputs = np.concatenate([session.run(None, {"x": x})[0] for x in _batches(images.test_x)])
+    with torch.no_grad():
+        expected = network(torch.from_numpy(images.test_x)).argmax(1).numpy()
+    n_kept, n = sum(int(m.sum()) for m in masks.values()), sum(m.size for m in masks.values())
+    accuracy = float((expected == images.test_y).mean())
+    return _Model(name, path, 1 - n_kept / n if n else 0.0, accuracy, session, outputs)
+
+
+def _batches(x: NDArray[np.float32], size: int = 100) -> list[NDArray[np.float32]]:
+    return [x[i : i + size] for i in range(0, len(x), size)]
+
+
+def _against_onnxruntime(model: _Model, images: Images, threads: int) -> float:
+    """Difference of the outputs for the test images to onnxruntime's."""
+    from prunus.benchmark.engines import open_engine
+
+    engine = open_engine("onnxruntime", model.path, Setting(threads))
+    return difference([model.outputs], engine.run({"x": images.test_x}))
+
+
+def _row(model: _Model, result: Result, images_y: NDArray[Any] | None = None) -> StoryRow:
+    raise NotImplementedError
+
+
+def _within(what: str, progress: Progress) -> Progress:
+    return lambda step: progress(f"{what}: {step}")

@@ -1,0 +1,209 @@
+"""The graph's meaning in numpy: slow, plain, and the oracle for passes and kernels."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunus.graph.ir import Graph, Node
+from prunus.runtime.lower.window import source_table
+
+Array = NDArray[Any]
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
+
+def evaluate(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Every value of the graph by name, float64 inside layers, float32 between nodes. Partitions need onnxruntime."""
+    values: dict[str, Array] = dict(feeds)
+    for node in graph.nodes:
+        inputs = [values[name] for name in node.inputs]
+        results = FUNCTIONS[node.op](node, graph, *inputs)
+        results = results if isinstance(results, list) else [results]
+        for name, result in zip(node.outputs, results, strict=True):
+            values[name] = np.asarray(result, graph.values[name].dtype)
+    return values
+
+
+def _activate(a: Array, node: Node, graph: Graph, axis: int = 1) -> Array:
+    activation, slope = node.attrs["activation"], node.attrs["slope"]
+    if activation is None:
+        return a
+    p = activation.params
+    if activation.kind == "prelu":
+        shape = [1] * a.ndim
+        shape[axis] = -1
+        return np.where(a < 0, a * graph.constants[slope].reshape(shape), a)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return ACTIVATION[activation.kind](a.astype(np.float64), *p)
+
+
+ACTIVATION: dict[str, Callable[..., Array]] = {
+    "relu": lambda a: np.maximum(a, 0),
+    "clip": lambda a, low, high: np.minimum(np.maximum(a, low), high),
+    "leaky_relu": lambda a, alpha: np.where(a < 0, alpha * a, a),
+    "sigmoid": lambda a: 1 / (1 + np.exp(-a)),
+    "hard_sigmoid": lambda a, alpha, beta: np.clip(alpha * a + beta, 0, 1),
+    "hard_swish": lambda a: a * np.clip(a / 6 + 0.5, 0, 1),
+    "silu": lambda a: a / (1 + np.exp(-a)),
+    "tanh": np.tanh,
+    "elu": lambda a, alpha: np.where(a < 0, alpha * np.expm1(a), a),
+    "softplus": lambda a: np.logaddexp(a, 0),
+    "exp": np.exp,
+    "sqrt": np.sqrt,
+    "abs": np.abs,
+    "neg": np.negative,
+    "erf": _erf,
+    "gelu": lambda a: 0.5 * a * (1 + _erf(a / math.sqrt(2))),
+}
+
+
+def _epilogue(a: Array, node: Node, graph: Graph, rest: tuple[Array, ...], axis: int = 1) -> Array:
+    shape = [1] * a.ndim
+    shape[axis] = -1
+    if node.attrs["bias"] is not None:
+        a = a + graph.constants[node.attrs["bias"]].reshape(shape)
+    for other in rest:
+        a = a + other
+    return _activate(a, node, graph, axis)
+
+
+def _windows(x: Array, kernel: Any, strides: Any, dilations: Any, oh: int, ow: int) -> Array:
+    """View [n, c, oh, ow, kh, kw] of padded x."""
+    (kh, kw), (sh, sw), (dh, dw) = kernel, strides, dilations
+    n, c = x.shape[:2]
+    s = x.strides
+    return np.lib.stride_tricks.as_strided(
+        x, (n, c, oh, ow, kh, kw), (s[0], s[1], s[2] * sh, s[3] * sw, s[2] * dh, s[3] * dw), writeable=False
+    )
+
+
+def _padded(x: Array, pads: Any, value: float) -> Array:
+    top, left, bottom, right = pads
+    return np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=value)
+
+
+def _conv(node: Node, graph: Graph, x: Array, *rest: Array) -> Array:
+    weight, groups = graph.constants[node.attrs["weight"]].astype(np.float64), node.attrs["group"]
+    oh, ow = graph.values[node.outputs[0]].shape[2:]
+    padded = _padded(x.astype(np.float64), node.attrs["pads"], 0)
+    view = _windows(padded, weight.shape[2:], node.attrs["strides"], node.attrs["dilations"], oh, ow)
+    pieces = [
+        np.einsum("nchwyx,ocyx->nohw", v, w, optimize=True)
+        for v, w in zip(np.split(view, groups, axis=1), np.split(weight, groups), strict=True)
+    ]
+    return _epilogue(np.concatenate(pieces, axis=1), node, graph, rest)
+
+
+def _conv_transpose(node: Node, graph: Graph, x: Array, *rest: Array) -> Array:
+    weight, groups = graph.constants[node.attrs["weight"]].astype(np.float64), node.attrs["group"]
+    (sh, sw), (dh, dw) = node.attrs["strides"], node.attrs["dilations"]
+    top, left = node.attrs["pads"][:2]
+    n, o, oh, ow = graph.values[node.outputs[0]].shape
+    kh, kw = weight.shape[2:]
+    h, w = x.shape[2:]
+    full = np.zeros((n, o, max((h - 1) * sh + (kh - 1) * dh + 1, top + oh), max((w - 1) * sw + (kw - 1) * dw + 1, left + ow)))
+    for ky in range(kh):
+        for kx in range(kw):
+            parts = [
+                np.einsum("nchw,co->nohw", a, b, optimize=True)
+                for a, b in zip(np.split(x, groups, axis=1), np.split(weight[:, :, ky, kx], groups), strict=True)
+            ]
+            rows = slice(ky * dh, ky * dh + (h - 1) * sh + 1, sh)
+            columns = slice(kx * dw, kx * dw + (w - 1) * sw + 1, sw)
+            full[:, :, rows, columns] += np.concatenate(parts, axis=1)
+    return _epilogue(full[:, :, top : top + oh, left : left + ow], node, graph, rest)
+
+
+def _gemm(node: Node, graph: Graph, x: Array, *rest: Array) -> Array:
+    return _epilogue(x @ graph.constants[node.attrs["weight"]].T.astype(np.float64), node, graph, rest, axis=-1)
+
+
+def _pool(node: Node, graph: Graph, x: Array) -> Array:
+    oh, ow = graph.values[node.outputs[0]].shape[2:]
+    average = node.op == "avg_pool"
+    dilations = (1, 1) if average else node.attrs["dilations"]
+    arguments = (node.attrs["kernel"], node.attrs["strides"], dilations, oh, ow)
+    view = _windows(_padded(x, node.attrs["pads"], 0 if average else -np.inf), *arguments)
+    if not average:
+        return view.max((4, 5))
+    ones = _padded(np.ones_like(x), node.attrs["pads"], float(node.attrs["count_include_pad"]))
+    return view.sum((4, 5), dtype=np.float64) / _windows(ones, *arguments).sum((4, 5))
+
+
+def _binary(node: Node, graph: Graph, *inputs: Array) -> Array:
+    sides = list(inputs)
+    if node.attrs["constant"] is not None:
+        sides.insert(0 if node.attrs["constant_first"] else 1, graph.constants[node.attrs["constant"]])
+    function = {
+        "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "min": np.minimum,
+        "max": np.maximum, "pow": np.power,
+    }[node.attrs["function"]]  # fmt: skip
+    with np.errstate(all="ignore"):
+        return np.asarray(function(*sides))
+
+
+def _softmax(node: Node, graph: Graph, x: Array) -> Array:
+    a = x.astype(np.float64) - x.max(node.attrs["axis"], keepdims=True)
+    total = np.exp(a).sum(node.attrs["axis"], keepdims=True)
+    return a - np.log(total) if node.attrs["log"] else np.exp(a) / total
+
+
+def _resize(node: Node, graph: Graph, x: Array) -> Array:
+    for axis in (2, 3):
+        low, high, weight = source_table(
+            x.shape[axis], graph.values[node.outputs[0]].shape[axis], node.attrs["scales"][axis - 2],
+            node.attrs["mode"], node.attrs["coordinates"], node.attrs["nearest_mode"],
+        )  # fmt: skip
+        shape = [1] * 4
+        shape[axis] = -1
+        blend = weight.reshape(shape)
+        x = np.take(x, low, axis) * (1 - blend) + np.take(x, high, axis) * blend
+    return x
+
+
+def _per_channel(name: str, node: Node, graph: Graph, x: Array) -> Array:
+    return graph.constants[node.attrs[name]].reshape([1, -1] + [1] * (x.ndim - 2))
+
+
+def _slices(node: Node) -> tuple[slice, ...]:
+    return tuple(slice(*s) for s in zip(node.attrs["starts"], node.attrs["ends"], node.attrs["steps"], strict=True))
+
+
+def _pad(node: Node, graph: Graph, x: Array) -> Array:
+    if node.attrs["mode"] == "constant":
+        return np.pad(x, node.attrs["pads"], constant_values=node.attrs["value"])
+    return np.pad(x, node.attrs["pads"], mode=node.attrs["mode"])
+
+
+def _partition(node: Node, graph: Graph, *inputs: Array) -> list[Array]:
+    import onnxruntime
+
+    engine = onnxruntime.InferenceSession(node.attrs["model"], providers=["CPUExecutionProvider"])
+    return list(engine.run(list(node.outputs), dict(zip(node.inputs, inputs, strict=True))))
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "conv": _conv,
+    "conv_transpose": _conv_transpose,
+    "gemm": _gemm,
+    "max_pool": _pool,
+    "avg_pool": _pool,
+    "global_avg_pool": lambda n, g, x: x.mean((2, 3), keepdims=True, dtype=np.float64),
+    "global_max_pool": lambda n, g, x: x.max((2, 3), keepdims=True),
+    "activation": lambda n, g, x: _activate(x, n, g),
+    "binary": _binary,
+    "concat": lambda n, g, *xs: np.concatenate(xs, n.attrs["axis"]),
+    "slice": lambda n, g, x: x[_slices(n)],
+    "split": lambda n, g, x: np.split(x, np.cumsum(n.attrs["sizes"])[:-1], n.attrs["axis"]),
+    "pad": _pad,
+    "reshape": lambda n, g, x: x.reshape((-1, *n.attrs["shape"][1:]) if n.attrs["shape"] else ()),
+    "transpose": lambda n, g, x: x.transpose(n.attrs["perm"]),
+    "softmax": _softmax,
+    "resize": _resize,
+    "reduce_mean": lambda n, g, x: x.mean(n.attrs["axes"], keepdims=n.attrs["keepdims"], dtype=np.float64),
+    "scale_shift": lambda n, g, x: x * _per_channel("scale", n, g, x) + _per_channel("shift", n, g, x),
+    "identity": lambda n, g, x: x,
+    "onnxruntime": _partition,
+}

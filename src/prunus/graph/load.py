@@ -1,0 +1,102 @@
+"""An ONNX model from a path, bytes or a proto, with what can be wrong about it said in one line."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import TensorProto, numpy_helper
+
+from prunus.errors import ModelError
+
+OLDEST_OPSET = 9
+FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE}
+
+
+def load_model(source: str | Path | bytes | onnx.ModelProto) -> onnx.ModelProto:
+    """The model, weights included; a proto is returned as it is.
+
+    Raises ModelError: no such file, not ONNX, truncated, without nodes, or of an opset before 9 or newer than the onnx
+    package knows; or a weight is NaN or infinite.
+    """
+    name = "model"
+    if isinstance(source, onnx.ModelProto):
+        model = source
+    elif isinstance(source, bytes):
+        model = _parse(source, "model of %d bytes" % len(source))
+    else:
+        name = str(source)
+        model = _read(Path(source))
+    _check(model, name)
+    return model
+
+
+def _read(path: Path) -> onnx.ModelProto:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror}") from error
+    model = _parse(data, str(path))
+    try:
+        onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
+    except (OSError, onnx.checker.ValidationError, ValueError) as error:
+        raise ModelError(f"{path}: external data: {_first_line(error)}") from error
+    return model
+
+
+def _parse(data: bytes, name: str) -> onnx.ModelProto:
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except DecodeError as error:
+        raise ModelError(f"{name}: not an ONNX model, or truncated ({_first_line(error)})") from error
+    return model
+
+
+def _check(model: onnx.ModelProto, name: str) -> None:
+    if not model.ByteSize() or not model.HasField("graph"):
+        raise ModelError(f"{name}: not an ONNX model: it has no graph")
+    if not model.graph.output:
+        raise ModelError(f"{name}: not an ONNX model, or truncated: the graph has no outputs")
+    opset = opset_of(model)
+    newest = onnx.defs.onnx_opset_version()
+    if not OLDEST_OPSET <= opset <= newest:
+        raise ModelError(f"{name}: opset {opset}, expected {OLDEST_OPSET} to {newest}")
+    made = {t.name for t in model.graph.initializer} | {t.values.name for t in model.graph.sparse_initializer}
+    made |= {i.name for i in model.graph.input}
+    for node in model.graph.node:
+        for value in node.input:
+            if value and value not in made:
+                raise ModelError(f"{name}: node {node.name or node.op_type} reads {value!r}, which nothing makes before it")
+        made.update(node.output)
+    for output in model.graph.output:
+        if output.name not in made:
+            raise ModelError(f"{name}: output {output.name!r} is made by no node")
+    check_weights(model, name)
+
+
+def check_weights(model: onnx.ModelProto, name: str) -> None:
+    """Raises ModelError: an initialiser or constant holds NaN or infinity, or fewer values than its shape."""
+    tensors = list(model.graph.initializer)
+    tensors += [a.t for n in model.graph.node if n.op_type == "Constant" for a in n.attribute if a.name == "value"]
+    for tensor in tensors:
+        if tensor.data_type not in FLOATS:
+            continue
+        try:
+            values = numpy_helper.to_array(tensor)
+        except (ValueError, TypeError) as error:
+            raise ModelError(f"{name}: weight {tensor.name!r}: {_first_line(error)}") from error
+        if values.size > 1 and not np.isfinite(values).all():  # a scalar infinity is a bound, as in Clip
+            bad = int(values.size - np.isfinite(values).sum())
+            raise ModelError(f"{name}: weight {tensor.name!r}: {bad} of {values.size} values are NaN or infinite")
+        if values.size == 1 and np.isnan(values).any():
+            raise ModelError(f"{name}: weight {tensor.name!r} is NaN")
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Version of the standard operators that a model imports; 1 if it names none."""
+    return next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

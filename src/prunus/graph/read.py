@@ -1,0 +1,100 @@
+"""ONNX in, Graph out: normalise, convert node by node, put what isn't compiled into partitions, fuse."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+
+from prunus.errors import ModelError, UnsupportedError
+from prunus.graph.convert.converters import CONVERTERS
+from prunus.graph.fuse import fuse
+from prunus.graph.ir import Graph, Node, Value, verify
+from prunus.graph.load import load_model
+from prunus.graph.normalise import normalise
+from prunus.graph.onnx_node import Conversion, OnnxNode, dtype_of, static_shape
+from prunus.graph.partition import Refused, partition
+from prunus.graph.scaling import scales_with_batch
+from prunus.sparsity.refusal import Refusal
+
+MOST_AXES = 6  # that a record has
+
+
+def read(
+    source: str | Path | bytes | onnx.ModelProto,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    fallback: bool = True,
+) -> Graph:
+    """The graph of an ONNX model.
+
+    A symbolic leading dimension of the inputs is the batch: 1 unless `input_shapes` gives it; `Graph.batch` is set
+    where the graph holds for any. Nodes that aren't compiled become "onnxruntime" nodes.
+    Raises ModelError, FeedError: as `load_model` and `normalise`. UnsupportedError: a node isn't compiled and
+    `fallback` is False, or no engine knows its operator; names operator and node and says why.
+    """
+    proto = load_model(source)
+    model, batch = normalise(proto, input_shapes)
+    conversion = Conversion({}, {})
+    steps: list[Node | Refused] = []
+    for value in model.graph.inputs:
+        conversion.values[str(value.name)] = Value(str(value.name), static_shape(value), dtype_of(value))
+    for onnx_node in model.graph:
+        for value in onnx_node.outputs:
+            if value.name:
+                conversion.values[value.name] = Value(value.name, static_shape(value), dtype_of(value))
+        made = convert(onnx_node, model, conversion)
+        if isinstance(made, Refusal):
+            name = onnx_node.name or str(onnx_node.outputs[0].name)
+            if not fallback:
+                raise UnsupportedError(f"node {name!r}: operator {onnx_node.op_type} isn't compiled: {made.reason}")
+            steps.append(Refused(onnx_node, made.reason))
+        else:
+            steps += made
+    outputs = tuple(str(value.name) for value in model.graph.outputs)
+    nodes = partition(model, steps, outputs, conversion)
+    inputs = tuple(str(value.name) for value in model.graph.inputs)
+    for name in inputs:
+        if not conversion.values[name].dtype:
+            raise ModelError(f"input {name!r} is no tensor")
+    used = {name for node in nodes for name in (*node.inputs, *node.outputs)} | {*inputs, *outputs}
+    values = {name: value for name, value in conversion.values.items() if name in used}
+    graph = Graph(proto.graph.name or "model", inputs, outputs, tuple(nodes), values, conversion.constants, batch)
+    verify(graph)
+    graph = fuse(graph)
+    verify(graph)
+    return Graph(**{**graph.__dict__, "batch": batch and scales_with_batch(graph)})
+
+
+def convert(onnx_node: ir.Node, model: ir.Model, conversion: Conversion) -> list[Node] | Refusal:
+    """The nodes that an ONNX node becomes, or why it doesn't."""
+    if onnx_node.domain not in ("", "ai.onnx"):
+        return Refusal(f"domain {onnx_node.domain}")
+    converter = CONVERTERS.get(onnx_node.op_type)
+    if converter is None:
+        return Refusal("no converter")
+    flowing = [v for v in onnx_node.inputs if v is not None and ir.convenience.get_const_tensor(v) is None]
+    outputs = [v for v in onnx_node.outputs if v.name]
+    for value in (*flowing, *outputs[:1]):
+        if dtype_of(value) != "float32":
+            return Refusal(f"{value.name} is {dtype_of(value) or 'of unknown type'}, not float32")
+        shape = static_shape(value)
+        if min(shape, default=1) < 1:
+            return Refusal(f"{value.name} has no static shape, or is empty: {list(shape)}")
+        if len(shape) > MOST_AXES:
+            return Refusal(f"{value.name} has {len(shape)} axes")
+    if not flowing:
+        return Refusal("only constants as inputs")
+    attrs: dict[str, Any] = {}
+    for name, attribute in onnx_node.attributes.items():
+        value = attribute.value
+        attrs[name] = tuple(value) if isinstance(value, list | tuple) else value
+    opset = model.opset_imports.get("", 1)
+    name = onnx_node.name or str(onnx_node.outputs[0].name)
+    return converter(
+        OnnxNode(
+            onnx_node.op_type, name, opset, tuple(onnx_node.inputs), tuple(onnx_node.outputs), attrs, conversion
+        )
+    )
+
+
