@@ -215,6 +215,8 @@ def _gemv_choices(shape: LayerShape, zeros: Zeros, isa: Isa) -> list[Choice]:
     section = max(256, int(shape.m * shape.k * zeros.density) // max(8, 4 * shape.threads))
     heights = isa.gemv_heights
     found = []
+    if zeros.sharing >= isa.lanes:
+        return [Choice("rows", heights, 1, section, 1, False)]
     if zeros.sharing >= min(isa.lanes, 8) / 2:
         found.append(Choice("rows", heights, 1, section, 1, False))
     if zeros.density > 0.25 and zeros.sharing < isa.lanes:
