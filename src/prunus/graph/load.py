@@ -1,138 +1,102 @@
-"""ONNX models from a path, bytes or a proto, and the checks that need no shapes."""
+"""An ONNX model from a path, bytes or a proto, with what can be wrong about it said in one line."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from numpy.typing import NDArray
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
+from onnx import TensorProto, numpy_helper
 
-from prunus.errors import ModelError, UnsupportedError
+from prunus.errors import ModelError
 
 OLDEST_OPSET = 9
-FOREIGN_DOMAINS = ("com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc")  # of onnxruntime's own operators
-STANDARD_DOMAINS = ("", "ai.onnx")
+FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE}
 
 
-def load_model(source: str | Path | bytes | ModelProto) -> ModelProto:
-    """The model of a path, of serialised bytes, or the proto itself, checked to be a graph of a known opset.
+def load_model(source: str | Path | bytes | onnx.ModelProto) -> onnx.ModelProto:
+    """The model, weights included; a proto is returned as it is.
 
-    Weights in files beside the model are read too.
-    Raises ModelError: missing, not ONNX, truncated, empty, or of an opset that is too old or too new.
+    Raises ModelError: no such file, not ONNX, truncated, without nodes, or of an opset before 9 or newer than the onnx
+    package knows; or a weight is NaN or infinite.
     """
-    if isinstance(source, ModelProto):
-        model, name = source, source.graph.name or "model"
+    name = "model"
+    if isinstance(source, onnx.ModelProto):
+        model = source
     elif isinstance(source, bytes):
-        model, name = _parse(source, "model (bytes)"), "model (bytes)"
-        _refuse_external(model, name)
+        model = _parse(source, "model of %d bytes" % len(source))
     else:
-        path, name = Path(source), str(source)
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise ModelError(f"{name}: {error.strerror or error}: expected an ONNX file") from error
-        model = _parse(data, name)
-        _load_external(model, path)
-    _check_header(model, name)
+        name = str(source)
+        model = _read(Path(source))
+    _check(model, name)
     return model
 
 
-def standard_opset(model: ModelProto) -> int:
-    """Version of the standard operators that the model was written for."""
-    return max(
-        (int(o.version) for o in model.opset_import if o.domain in STANDARD_DOMAINS), default=0
-    )
+def _read(path: Path) -> onnx.ModelProto:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror}") from error
+    model = _parse(data, str(path))
+    try:
+        onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
+    except (OSError, onnx.checker.ValidationError, ValueError) as error:
+        raise ModelError(f"{path}: external data: {_first_line(error)}") from error
+    return model
 
 
-def all_nodes(graph: GraphProto) -> Iterator[NodeProto]:
-    """Nodes of a graph and of the graphs in their attributes."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            bodies = [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs
-            for body in bodies:
-                yield from all_nodes(body)
-
-
-def check_operators(model: ModelProto) -> None:
-    """Every operator is a standard one of the model's opset, one of onnxruntime's, or a function of the model.
-
-    Raises UnsupportedError: names the operator and its node.
-    """
-    versions = {o.domain: int(o.version) for o in model.opset_import}
-    versions.setdefault("", versions.get("ai.onnx", 0))
-    functions = {(f.domain, f.name) for f in model.functions}
-    nodes = list(all_nodes(model.graph))
-    nodes += [node for function in model.functions for node in function.node]
-    for node in nodes:
-        if node.domain in FOREIGN_DOMAINS or (node.domain, node.op_type) in functions:
-            continue
-        domain = "" if node.domain in STANDARD_DOMAINS else node.domain
-        version = versions.get(domain, 0)
-        try:
-            onnx.defs.get_schema(node.op_type, version, domain)
-        except onnx.defs.SchemaError as error:
-            where = f"domain {domain} version {version}" if domain else f"ONNX opset {version}"
-            label = node.name or (node.output[0] if node.output else "")
-            raise UnsupportedError(
-                f"operator {node.op_type} of node {label!r}: not an operator of {where}"
-            ) from error
-
-
-def check_weights(name: str, array: NDArray[np.floating], node: str, *, finite: bool) -> None:
-    """No NaN in a constant that `node` reads; no infinity either if `finite`.
-
-    Raises ModelError: names the constant and the node.
-    """
-    if array.size == 0:
-        return
-    low, high = float(array.min()), float(array.max())  # NaN wins both; no temporary array
-    found = "NaN" if np.isnan(low) else "Inf" if finite and np.isinf([low, high]).any() else None
-    if found:
-        raise ModelError(f"initialiser {name!r} of node {node!r}: holds {found}, expected finite numbers")
-
-
-def _parse(data: bytes, name: str) -> ModelProto:
-    model = ModelProto()
-    if not data:
-        raise ModelError(f"{name}: 0 bytes, expected an ONNX model")
+def _parse(data: bytes, name: str) -> onnx.ModelProto:
+    model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
     except DecodeError as error:
-        raise ModelError(f"{name}: {len(data)} bytes that aren't ONNX, or are cut off") from error
+        raise ModelError(f"{name}: not an ONNX model, or truncated ({_first_line(error)})") from error
     return model
 
 
-def _load_external(model: ModelProto, path: Path) -> None:
-    try:
-        onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
-    except (OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise ModelError(f"{path}: weights beside the model: {first_line(error)}") from error
-
-
-def _refuse_external(model: ModelProto, name: str) -> None:
-    for tensor in model.graph.initializer:
-        if tensor.data_location == TensorProto.EXTERNAL:
-            raise ModelError(
-                f"{name}: initialiser {tensor.name!r} lies in another file, expected a path to the model"
-            )
-
-
-def _check_header(model: ModelProto, name: str) -> None:
-    if not model.HasField("graph") or not (model.graph.node or model.graph.output):
-        raise ModelError(f"{name}: no graph: not an ONNX model, or cut off")
+def _check(model: onnx.ModelProto, name: str) -> None:
+    if not model.ByteSize() or not model.HasField("graph"):
+        raise ModelError(f"{name}: not an ONNX model: it has no graph")
     if not model.graph.output:
-        raise ModelError(f"{name}: the graph has no outputs: cut off?")
-    opset, newest = standard_opset(model), onnx.defs.onnx_opset_version()
-    if not model.opset_import:
-        raise ModelError(f"{name}: says no opset, expected {OLDEST_OPSET} to {newest}: cut off?")
-    if opset and not OLDEST_OPSET <= opset <= newest:
+        raise ModelError(f"{name}: not an ONNX model, or truncated: the graph has no outputs")
+    opset = opset_of(model)
+    newest = onnx.defs.onnx_opset_version()
+    if not OLDEST_OPSET <= opset <= newest:
         raise ModelError(f"{name}: opset {opset}, expected {OLDEST_OPSET} to {newest}")
+    made = {t.name for t in model.graph.initializer} | {t.values.name for t in model.graph.sparse_initializer}
+    made |= {i.name for i in model.graph.input}
+    for node in model.graph.node:
+        for value in node.input:
+            if value and value not in made:
+                raise ModelError(f"{name}: node {node.name or node.op_type} reads {value!r}, which nothing makes before it")
+        made.update(node.output)
+    for output in model.graph.output:
+        if output.name not in made:
+            raise ModelError(f"{name}: output {output.name!r} is made by no node")
+    check_weights(model, name)
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of a library's message that says something."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+def check_weights(model: onnx.ModelProto, name: str) -> None:
+    """Raises ModelError: an initialiser or constant holds NaN or infinity, or fewer values than its shape."""
+    tensors = list(model.graph.initializer)
+    tensors += [a.t for n in model.graph.node if n.op_type == "Constant" for a in n.attribute if a.name == "value"]
+    for tensor in tensors:
+        if tensor.data_type not in FLOATS:
+            continue
+        try:
+            values = numpy_helper.to_array(tensor)
+        except (ValueError, TypeError) as error:
+            raise ModelError(f"{name}: weight {tensor.name!r}: {_first_line(error)}") from error
+        if values.size > 1 and not np.isfinite(values).all():  # a scalar infinity is a bound, as in Clip
+            bad = int(values.size - np.isfinite(values).sum())
+            raise ModelError(f"{name}: weight {tensor.name!r}: {bad} of {values.size} values are NaN or infinite")
+        if values.size == 1 and np.isnan(values).any():
+            raise ModelError(f"{name}: weight {tensor.name!r} is NaN")
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Version of the standard operators that a model imports; 1 if it names none."""
+    return next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,111 +1,101 @@
-"""The libraries' own clean-up: functions inlined, shapes inferred, constants folded, what is unused removed.
-
-Big initialisers never pass through a serialised model: the skeleton that the libraries see has them as inputs.
-"""
+"""The libraries' passes: shapes set and inferred, functions inlined, constants folded and lifted, leftovers removed."""
 
 import logging
 from collections.abc import Mapping
 
-import numpy as np
 import onnx
 import onnx_ir as ir
-from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, numpy_helper
-from onnx_ir.passes import common as passes
+from onnx_ir.passes import common
 from onnxscript.optimizer import fold_constants_ir
 
-from prunus.errors import ModelError
-from prunus.graph.ir import Shape
-from prunus.graph.load import STANDARD_DOMAINS, first_line
+from prunus.errors import FeedError, ModelError, UnsupportedError
 
-SMALL = 1024  # elements; a constant up to here may matter to shape inference
-FOLDED_SIZE = 1 << 28  # elements of a folded constant, at most
-# would make something big out of nothing, or differ from run to run
-UNFOLDED = ("ConstantOfShape", "Expand", "Tile", "Range", "EyeLike", "Dropout", "Bernoulli")
-
-Arrays = Mapping[str, NDArray[np.generic]]
+Shapes = Mapping[str, tuple[int, ...]]
+FOREIGN_DOMAINS = ("com.microsoft", "com.ms.internal.nhwc")  # what onnxruntime adds to the standard
 
 
-def extract(model: ModelProto) -> dict[str, NDArray[np.generic]]:
-    """The big initialisers of a model as arrays, each copied out of the proto once.
+def normalise(proto: onnx.ModelProto, shapes: Shapes | None) -> tuple[ir.Model, bool]:
+    """The model with static shapes, and whether the leading dimension of every input was symbolic.
 
-    Raises ModelError: the data of one doesn't fit its shape or type.
+    A symbolic leading dimension becomes 1 unless `shapes` gives it. The proto isn't changed and weights aren't copied.
+    Raises ModelError: another symbolic dimension without a value. FeedError: `shapes` names no input or another rank.
+    UnsupportedError: an operator that neither the standard nor onnxruntime knows.
     """
-    return {t.name: _array(t) for t in model.graph.initializer if np.prod(t.dims) > SMALL and t.data_type != TensorProto.STRING}
+    check_operators(proto)
+    for name in ("onnx_ir", "onnxscript"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    model = ir.from_proto(proto)
+    common.RemoveInitializersFromInputsPass()(model)
+    batch = _set_shapes(model, shapes or {})
+    common.InlinePass()(model)
+    for _ in range(2):
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+        common.ShapeInferencePass(check_type=False, strict_mode=False)(model)
+        fold_constants_ir(model, onnx_shape_inference=True, output_size_limit=1 << 22)
+        common.IdentityEliminationPass()(model)
+        common.RemoveUnusedNodesPass()(model)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    common.ShapeInferencePass(check_type=False, strict_mode=False)(model)
+    common.TopologicalSortPass()(model)
+    common.NameFixPass()(model)
+    return model, batch
 
 
-def normalise(model: ModelProto, arrays: Arrays, shapes: Mapping[str, Shape]) -> ir.Model:
-    """The model as onnx-ir with static input shapes, folded; `arrays` are its big initialisers.
-
-    Raises ModelError: the model contradicts itself.
-    """
-    skeleton = _skeleton(model, arrays, shapes)
-    try:
-        onnx.checker.check_model(skeleton)
-        onnx.shape_inference.infer_shapes(skeleton, check_type=True, strict_mode=True, data_prop=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ModelError(f"{model.graph.name or 'model'}: {first_line(error)}") from error
-    graph_model = ir.serde.deserialize_model(skeleton)
-    graph = graph_model.graph
-    for value in list(graph.inputs):
-        if value.name in arrays:
-            value.const_value = ir.Tensor(arrays[value.name], name=value.name)
-            graph.inputs.remove(value)
-            graph.register_initializer(value)
-    passes.InlinePass()(graph_model)
-    passes.TopologicalSortPass()(graph_model)
-    _quietly_fold(graph_model)
-    passes.RemoveUnusedNodesPass()(graph_model)
-    return graph_model
+def check_operators(proto: onnx.ModelProto) -> None:
+    """Raises UnsupportedError: an operator that no engine here knows; names operator and node."""
+    functions = {(f.domain, f.name) for f in proto.functions}
+    for node in proto.graph.node:
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        known = onnx.defs.has(node.op_type, domain) or domain in FOREIGN_DOMAINS or (domain, node.op_type) in functions
+        if not known:
+            spelled = f"{domain}.{node.op_type}" if domain else node.op_type
+            raise UnsupportedError(f"node {node.name or node.output[0]!r}: unknown operator {spelled}")
 
 
-def _quietly_fold(model: ir.Model) -> None:
-    """Fold constants, shapes included, in one walk in topological order."""
-    log = logging.getLogger("onnxscript.optimizer")
-    before = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        fold_constants_ir(
-            model, onnx_shape_inference=True, output_size_limit=FOLDED_SIZE,
-            should_fold=lambda node: None if node.op_type in UNFOLDED else True,
-        )  # fmt: skip
-    finally:
-        log.setLevel(before)
+def _set_shapes(model: ir.Model, shapes: Shapes) -> bool:
+    """Make every input's shape static; were all leading dimensions symbolic?"""
+    names = [value.name for value in model.graph.inputs]
+    for name in shapes:
+        if name not in names:
+            raise FeedError(f"input shape for {name!r}: the model's inputs are {', '.join(map(str, names))}")
+    symbolic, changed = [], False
+    for value in model.graph.inputs:
+        if value.shape is None:
+            if value.name not in shapes:
+                raise ModelError(f"input {value.name!r} has no shape: give one (--input-shape {value.name}=1,3,224,224)")
+            value.shape = ir.Shape(shapes[str(value.name)])
+            symbolic.append(False)
+            continue
+        dims: list[int] = []
+        given = shapes.get(str(value.name))
+        if given is not None and len(given) != len(value.shape):
+            raise FeedError(f"input shape {value.name}={list(given)}: the model's has {len(value.shape)} dimensions")
+        for axis, dim in enumerate(value.shape):
+            fixed = dim if isinstance(dim, int) and dim > 0 else None
+            if given is not None:
+                if given[axis] < 1:
+                    raise FeedError(f"input shape {value.name}={list(given)}: dimensions are positive")
+                changed |= fixed not in (None, given[axis])
+                dims.append(int(given[axis]))
+            elif fixed is not None:
+                dims.append(fixed)
+            elif axis == 0:
+                dims.append(1)
+            else:
+                label = getattr(dim, "value", None) or "?"
+                example = ",".join(str(d) if isinstance(d, int) else "N" for d in value.shape)
+                raise ModelError(
+                    f"input {value.name!r}: dimension {axis} ({label}) has no value: give one "
+                    f"(--input-shape {value.name}={example} with numbers)"
+                )
+        symbolic.append(len(dims) > 0 and not isinstance(value.shape[0], int))
+        value.shape = ir.Shape(dims)
+    _forget_shapes(model)
+    return all(symbolic) and bool(symbolic)
 
 
-def _skeleton(model: ModelProto, arrays: Arrays, shapes: Mapping[str, Shape]) -> ModelProto:
-    """A copy without big initialisers (they become inputs) and with only those shapes that are given."""
-    result = ModelProto(ir_version=max(model.ir_version, 4))  # from 4 on initialisers needn't be inputs
-    result.opset_import.extend(model.opset_import)
-    result.functions.extend(model.functions)
-    graph = result.graph
-    graph.name = model.graph.name or "model"
-    graph.node.extend(model.graph.node)
-    graph.sparse_initializer.extend(model.graph.sparse_initializer)
-    for tensor in model.graph.initializer:
-        if tensor.name in arrays:
-            graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-        else:
-            _array(tensor)
-            graph.initializer.append(tensor)
-    for value in model.graph.input:
-        if value.name in shapes:
-            elem = value.type.tensor_type.elem_type
-            graph.input.append(onnx.helper.make_tensor_value_info(value.name, elem, shapes[value.name]))
-    foreign = {name for n in model.graph.node if n.domain not in STANDARD_DOMAINS for name in n.output}
-    for value in model.graph.output:
-        copy = graph.output.add()
-        copy.CopyFrom(value)
-        if copy.type.HasField("tensor_type"):  # the file's shapes may be for other input shapes
-            copy.type.tensor_type.ClearField("shape")
-    graph.value_info.extend(v for v in model.graph.value_info if v.name in foreign)
-    return result
-
-
-def _array(tensor: TensorProto) -> NDArray[np.generic]:
-    try:
-        return numpy_helper.to_array(tensor)
-    except (ValueError, TypeError) as error:
-        raise ModelError(
-            f"initialiser {tensor.name!r}: data doesn't fit shape {list(tensor.dims)}: {first_line(error)}"
-        ) from error
+def _forget_shapes(model: ir.Model) -> None:
+    """Shapes of everything but inputs are inferred anew: the file's may be symbolic or of another size."""
+    for node in model.graph:
+        for value in node.outputs:
+            value.shape = None

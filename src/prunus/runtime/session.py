@@ -10,7 +10,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from prunus.errors import FeedError, MissingExtraError, TargetError
+from prunus.errors import FeedError, MissingExtraError, TargetError, UnsupportedError
 from prunus.runtime import artefact
 from prunus.runtime.cpu import physical_cores
 from prunus.runtime.native import Bound, Pool, open_library
@@ -56,7 +56,8 @@ class Session:
         self._bound: Bound | None = None
         self._replan = replan  # shapes -> Session, where the model is at hand
         self._resized: dict[tuple[Shape, ...], Session] = {}
-        self._partitions: dict[str, Any] = {}
+        partitions = [op for op in program.ops if op.kind == "onnxruntime"]
+        self._partitions = {op.name: open_partition(program, op, self.threads) for op in partitions}
 
     def get_inputs(self) -> list[Port]:
         """Name, shape and type of each input."""
@@ -161,9 +162,7 @@ class Session:
 
     def _run_partition(self, bound: Bound, op: Op, others: dict[str, NDArray[Any]]) -> None:
         """Run a part of the network in onnxruntime."""
-        engine = self._partitions.get(op.name)
-        if engine is None:
-            engine = self._partitions[op.name] = open_partition(self.program, op, self.threads)
+        engine = self._partitions[op.name]
         feeds = {name: others[name] if name in others else _view(bound, name) for name in op.inputs}
         for name, result in zip(op.outputs, engine.run(list(op.outputs), feeds), strict=True):
             if name in bound.plan.offsets:
@@ -226,14 +225,14 @@ def check_feeds(program: Program, feeds: Mapping[str, NDArray[Any]]) -> dict[str
         array, dtype = np.asarray(feeds[name]), program.tensors[name].dtype
         if array.dtype != dtype:
             raise FeedError(f"input {name!r}: dtype {array.dtype}, expected {dtype}")
-        arrays[name] = np.ascontiguousarray(array)
+        arrays[name] = np.asarray(array, order="C")
     return arrays
 
 
 def open_partition(program: Program, op: Op, threads: int) -> Any:
     """An onnxruntime session for a partition.
 
-    Raises MissingExtraError: onnxruntime isn't installed.
+    Raises MissingExtraError: onnxruntime isn't installed. UnsupportedError: it has no kernel for a node.
     """
     try:
         import onnxruntime
@@ -245,7 +244,11 @@ def open_partition(program: Program, op: Op, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     model = program.constants[op.attrs["model"]].tobytes()
-    return onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
+    state = onnxruntime.capi.onnxruntime_pybind11_state
+    try:
+        return onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
+    except (state.Fail, state.NotImplemented, state.InvalidGraph, state.InvalidArgument, state.RuntimeException) as error:
+        raise UnsupportedError(f"{op.name}: onnxruntime can't run it: {str(error).splitlines()[0]}") from error
 
 
 def load(path: str | Path, threads: int | None = None) -> Session:
