@@ -88,10 +88,10 @@ class Printer:
 
 @final
 class _Lines:
-    """Plain progress lines, not too many."""
+    """Plain progress lines, not too many, and none for work that is done in a moment."""
 
     def __init__(self, what: str) -> None:
-        self.what, self.last = what, -math.inf
+        self.what, self.last = what, time.monotonic()
 
     def __call__(self, step: str) -> None:
         now = time.monotonic()

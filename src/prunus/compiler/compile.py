@@ -8,7 +8,7 @@ import onnx
 
 from prunus.compiler.translate import Layer, translate
 from prunus.compiler.tune import Tuner
-from prunus.errors import TargetError, UnsupportedError
+from prunus.errors import FeedError, TargetError, UnsupportedError
 from prunus.graph.ir import Graph
 from prunus.graph.load import load_model
 from prunus.graph.read import read
@@ -62,9 +62,29 @@ def compile(  # the contract's name; shadows the built-in here only
     def build(shapes: Shapes | None) -> Session:
         graph = read_at_batch_1(proto, shapes, fallback is not None)
         program, constants = pack(translate(graph, isa, tuner.decide))
-        return Session(program, code, constants, threads, replan=lambda fed: build({**(shapes or {}), **fed}))
+        return Session(program, code, constants, threads, replan)
+
+    def replan(fed: Shapes) -> Session:
+        check_fixed_dimensions(proto, input_shapes or {}, fed)
+        return build({**(input_shapes or {}), **fed})
 
     return build(input_shapes)
+
+
+def check_fixed_dimensions(proto: onnx.ModelProto, given: Shapes, fed: Shapes) -> None:
+    """Raises FeedError: a shape that is fed is empty, or differs where the model, or what was given for it, is fixed."""
+    for port in proto.graph.input:
+        dims = port.type.tensor_type.shape.dim
+        if port.name not in fed or not port.type.tensor_type.HasField("shape"):
+            continue
+        model = [dim.dim_value if dim.dim_value > 0 else dim.dim_param or "?" for dim in dims]
+        expected = [
+            given[port.name][axis] if isinstance(dim, int) and port.name in given else dim
+            for axis, dim in enumerate(model)
+        ]
+        found = fed[port.name]
+        if any(n < 1 or (isinstance(dim, int) and dim != n) for dim, n in zip(expected, found, strict=True)):
+            raise FeedError(f"input {port.name!r}: shape {list(found)}, expected {expected}")
 
 
 def read_at_batch_1(proto: onnx.ModelProto, shapes: Shapes | None, fallback: bool) -> Graph:

@@ -31,7 +31,7 @@ def normalise(proto: onnx.ModelProto, shapes: Shapes | None) -> tuple[ir.Model, 
     for _ in range(2):
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         common.ShapeInferencePass(check_type=False, strict_mode=False)(model)
-        fold_constants_ir(model, onnx_shape_inference=True, output_size_limit=1 << 22)
+        fold_constants_ir(model, onnx_shape_inference=True, output_size_limit=1 << 22, should_fold=_should_fold)
         common.IdentityEliminationPass()(model)
         common.RemoveUnusedNodesPass()(model)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
@@ -39,6 +39,11 @@ def normalise(proto: onnx.ModelProto, shapes: Shapes | None) -> tuple[ir.Model, 
     common.TopologicalSortPass()(model)
     common.NameFixPass()(model)
     return model, batch
+
+
+def _should_fold(node: ir.Node) -> bool | None:
+    """Small filled tensors too, which the library leaves alone: exported padding is made of them."""
+    return True if node.op_type == "ConstantOfShape" else None
 
 
 def check_operators(proto: onnx.ModelProto) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from prunus.runtime.layout import Layout, Shape, channels_of, contiguous, planar
 from prunus.runtime.lower.layer import taps
-from prunus.runtime.program import Op, Program
+from prunus.runtime.program import Program, outside_tensors
 
 Margins = tuple[int, int, int, int]  # top, left, bottom, right
 
@@ -65,13 +65,10 @@ def arrange(program: Program, batch: int) -> tuple[dict[str, Layout], dict[str, 
 
 
 def _contiguous_tensors(program: Program, shapes: Mapping[str, Shape]) -> set[str]:
-    """Tensors in C order: all but feature maps of more than one pixel that records make; what meets ports or
-    another engine; and what only moves through operators without windows."""
+    """Tensors in C order: what the caller or another engine makes, and all but feature maps of more than one pixel."""
     flat = {name for name, shape in shapes.items() if len(shape) != 4 or shape[2] * shape[3] == 1}
-    flat |= set(program.inputs)
-    for op in program.ops:
-        if op.kind == "onnxruntime":
-            flat |= {*op.inputs, *op.outputs}
+    flat |= {*program.inputs, *outside_tensors(program)}
+    flat |= {name for op in program.ops if op.kind == "onnxruntime" for name in op.outputs}
     for op in program.ops:
         if op.kind == "conv" and op.outputs[0] not in flat:
             # the epilogue reads the residual as it writes the output

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from prunus.errors import ArtefactError
 from prunus.runtime.atomic import write_atomically
 from prunus.runtime.cpu import TARGETS, describe
+from prunus.runtime.lower.ops import LOWERINGS
 from prunus.runtime.native import allocate
 from prunus.runtime.plan import constant_offsets
 from prunus.runtime.program import Op, Program, Tensor
@@ -91,15 +92,15 @@ def read(path: Path) -> tuple[Program, bytes, NDArray[np.float32]]:
         raise ArtefactError(f"{path}: not a Prunus artefact (starts with {data[:8]!r})")
     if len(data) < _HEAD.size:
         raise ArtefactError(f"{path}: truncated: {len(data)} bytes, the head alone has {_HEAD.size}")
-    _, schema, _, length, digest = _HEAD.unpack_from(data)
+    _, schema, zero, length, digest = _HEAD.unpack_from(data)
     if schema > SCHEMA:
         raise ArtefactError(f"{path}: schema {schema}, this Prunus reads up to {SCHEMA}: update Prunus")
-    if len(data) < _HEAD.size + length or hashlib.sha256(memoryview(data)[_HEAD.size :]).digest() != digest:
+    if zero or len(data) < _HEAD.size + length or hashlib.sha256(memoryview(data)[_HEAD.size :]).digest() != digest:
         raise ArtefactError(f"{path}: truncated or altered: {len(data)} bytes that don't have the hash they name")
     try:
         header = json.loads(data[_HEAD.size : _HEAD.size + length])
         return _parse(header, memoryview(data)[_HEAD.size + length :], path)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         raise ArtefactError(f"{path}: header of schema {schema} has a fault: {error!r}") from error
 
 
@@ -129,7 +130,18 @@ def _parse(header: dict[str, Any], body: memoryview, path: Path) -> tuple[Progra
         tuple(Op(k, n, tuple(i), tuple(o), a) for k, n, i, o, a in header["ops"]),
         constants,
     )
+    _check(program)
     return program, code, space
+
+
+def _check(program: Program) -> None:
+    """Raises ValueError: an operator that has no lowering, or a tensor that isn't declared."""
+    for op in program.ops:
+        if op.kind != "onnxruntime" and op.kind not in LOWERINGS:
+            raise ValueError(f"{op.name}: no operator {op.kind}")
+    named = {*program.inputs, *program.outputs, *(n for op in program.ops for n in (*op.inputs, *op.outputs))}
+    if unknown := sorted(named - set(program.tensors)):
+        raise ValueError(f"no tensor {unknown[0]}")
 
 
 def _with_constants(program: Program, constants: dict[str, NDArray[Any]]) -> Program:

@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 from prunus.runtime.arrange import arrange
 from prunus.runtime.layout import LINE, Layout, c_strides, up
-from prunus.runtime.lower.context import Draft, Ref, copy
+from prunus.runtime.lower.context import Draft, Ref, as_contiguous, copy
 from prunus.runtime.lower.ops import LOWERINGS
 from prunus.runtime.place import Buffer, place
-from prunus.runtime.program import Op, Program
+from prunus.runtime.program import Op, Program, outside_tensors
 from prunus.runtime.records import ARENA, PORTS, address, record
 
 SLACK = 1 << 12  # elements past the last buffer: lanes beyond the last pixel may read there
@@ -37,7 +37,7 @@ class Plan:
     scratch: int
     stages: tuple[Stage, ...]
     layouts: dict[str, Layout]
-    offsets: dict[str, int]  # of tensors in the arena that other engines read or write
+    foreign: dict[str, dict[str, int]]  # per partition, where in the arena it reads and writes tensors in C order
 
 
 def constant_offsets(program: Program) -> dict[str, int]:
@@ -54,12 +54,11 @@ def make_plan(program: Program, batch: int = 1) -> Plan:
     layouts, views = arrange(program, batch)
     draft = Draft(program, batch, layouts, views, constant_offsets(program))
     breaks: list[tuple[int, Op]] = []
+    foreign: dict[str, dict[str, Ref]] = {}
     for draft.step, op in enumerate(program.ops):
         if op.kind == "onnxruntime":
+            foreign[op.name] = _foreign(draft, op)
             breaks.append((len(draft.records), op))
-            for name in (*op.inputs, *op.outputs):
-                if program.tensors[name].dtype == "float32" and name not in program.inputs:
-                    draft.at(name)
         elif not (op.kind == "identity" and op.outputs[0] in views):
             LOWERINGS[op.kind](draft, op)
     draft.step = len(program.ops)
@@ -77,23 +76,18 @@ def make_plan(program: Program, batch: int = 1) -> Plan:
     stages.append(Stage(starts[begin], starts[-1]))
     flat = np.array([value for row in rows for value in row], np.int64)
     tables = np.concatenate(draft.tables) if draft.tables else np.zeros(LINE, np.int32)
-    in_arena = {}
-    for _, op in breaks:
-        for name in (*op.inputs, *op.outputs):
-            buffer, offset = views.get(name, (name, 0))
-            if buffer in offsets and buffer not in program.inputs:
-                in_arena[name] = offsets[buffer] + offset + layouts[name].first
     return Plan(
         batch, flat, tuple(draft.owners), tables, arena + SLACK, up(draft.scratch, LINE) + LINE,
-        tuple(stage for stage in stages if stage.partition or stage.end > stage.start), layouts, in_arena,
+        tuple(stage for stage in stages if stage.partition or stage.end > stage.start), layouts,
+        {part: {name: _number(ref, offsets) for name, ref in refs.items()} for part, refs in foreign.items()},
     )  # fmt: skip
 
 
-def outside_tensors(program: Program) -> set[str]:
-    """Tensors that never lie in the arena: what only other engines and the caller touch (not float32, or -1 dims)."""
-    return {
-        name for name, tensor in program.tensors.items() if tensor.dtype != "float32" or -1 in tensor.shape
-    }
+def _foreign(draft: Draft, op: Op) -> dict[str, Ref]:
+    """Where a partition finds its inputs in C order, copied if need be, and puts its outputs."""
+    outside = outside_tensors(draft.program) | set(draft.program.inputs)
+    refs = {name: as_contiguous(draft, name) for name in op.inputs if name not in outside}
+    return refs | {name: draft.at(name) for name in op.outputs if name not in outside}
 
 
 def _emit_outputs(draft: Draft) -> None:

@@ -58,3 +58,10 @@ class Program:
         prefix = op.attrs["encoding"]
         names = ("heights", "counts", "flags", "rows", "columns", "sections", "values")
         return expand(tuple(op.attrs["matrix"]), {n: np.asarray(self.constants[f"{prefix}.{n}"]) for n in names})
+
+
+def outside_tensors(program: Program) -> set[str]:
+    """Tensors that never lie in the arena: what only other engines and the caller touch (not float32, or -1 dims)."""
+    return {
+        name for name, tensor in program.tensors.items() if tensor.dtype != "float32" or -1 in tensor.shape
+    }

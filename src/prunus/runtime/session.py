@@ -1,5 +1,6 @@
 """A compiled network that runs: the same call as onnxruntime.InferenceSession."""
 
+import math
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -10,12 +11,12 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from prunus.errors import FeedError, MissingExtraError, TargetError, UnsupportedError
+from prunus.errors import ArtefactError, FeedError, MissingExtraError, TargetError, UnsupportedError
 from prunus.runtime import artefact
 from prunus.runtime.cpu import physical_cores
 from prunus.runtime.native import Bound, Pool, open_library
-from prunus.runtime.plan import Stage, make_plan, outside_tensors
-from prunus.runtime.program import Op, Program, Shape
+from prunus.runtime.plan import Stage, make_plan
+from prunus.runtime.program import Op, Program, Shape, outside_tensors
 from prunus.runtime.report import ExplainRow, ProfileRow, explain_rows, profile_rows
 
 TYPES = {
@@ -80,11 +81,14 @@ class Session:
         `gflops` counts kept weights only; `roofline` is its share of what `threads` cores can do in registers.
         Raises FeedError: as `run`.
         """
+        arrays = check_feeds(self.program, feeds)
+        batch = self._batch(arrays)
+        if batch is None:
+            return self._resize(arrays).profile(feeds, rounds)
         times: dict[int, float] = {}
         self._run(None, feeds, {})
         for _ in range(rounds):
             self._run(None, feeds, times)
-        batch = self._bound.plan.batch if self._bound else 1
         peak = self._library.peak() * self.threads
         return profile_rows(self.program, {op: t / rounds for op, t in times.items()}, batch, peak)
 
@@ -162,11 +166,16 @@ class Session:
 
     def _run_partition(self, bound: Bound, op: Op, others: dict[str, NDArray[Any]]) -> None:
         """Run a part of the network in onnxruntime."""
-        engine = self._partitions[op.name]
-        feeds = {name: others[name] if name in others else _view(bound, name) for name in op.inputs}
+        engine, places = self._partitions[op.name], bound.plan.foreign[op.name]
+
+        def view(name: str) -> NDArray[np.float32]:
+            shape = bound.plan.layouts[name].shape
+            return bound.arena[places[name] : places[name] + math.prod(shape)].reshape(shape)
+
+        feeds = {name: view(name) if name in places else others[name] for name in op.inputs}
         for name, result in zip(op.outputs, engine.run(list(op.outputs), feeds), strict=True):
-            if name in bound.plan.offsets:
-                np.copyto(_view(bound, name), result)
+            if name in places:
+                np.copyto(view(name), result)
             else:
                 others[name] = result
 
@@ -257,7 +266,10 @@ def load(path: str | Path, threads: int | None = None) -> Session:
     Raises ArtefactError: truncated, altered, from a newer schema, or for an ISA that this CPU lacks.
     """
     program, code, constants = artefact.read(Path(path))
-    return Session(program, code, constants, threads)
+    try:
+        return Session(program, code, constants, threads)
+    except ArtefactError as error:
+        raise ArtefactError(f"{path}: {error}") from error
 
 
 def _count(records: NDArray[np.int64], stage: Stage) -> int:
@@ -267,7 +279,3 @@ def _count(records: NDArray[np.int64], stage: Stage) -> int:
         n += 1
     return n
 
-
-def _view(bound: Bound, name: str) -> NDArray[np.float32]:
-    layout, start = bound.plan.layouts[name], bound.plan.offsets[name]
-    return bound.arena[start : start + layout.size].reshape(layout.shape)

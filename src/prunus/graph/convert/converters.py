@@ -18,6 +18,7 @@ CONVERTERS: Final[dict[str, Converter]] = {
     "Upsample": windows.resize,
     "Add": elementwise.binary("add"),
     "Sub": elementwise.binary("sub"),
+    "Sum": elementwise.binary("add"),
     "Mul": elementwise.binary("mul"),
     "Div": elementwise.binary("div"),
     "Min": elementwise.binary("min"),

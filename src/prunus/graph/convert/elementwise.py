@@ -57,8 +57,10 @@ def binary(function: str) -> Any:
     """Converter of a binary operator; by a constant per channel it becomes scale and shift."""
 
     def convert(n: OnnxNode) -> list[Node] | Refusal:
-        if len(n.inputs) != 2:
-            return Refusal(f"{len(n.inputs)} inputs")
+        if len(n.inputs) == 1:
+            return n.node("identity", (n.input(),))
+        if len(n.inputs) > 2:
+            return _chain(n, function)
         left, right = n.const(0), n.const(1)
         if left is not None and right is not None:
             return Refusal("two constants")
@@ -74,6 +76,20 @@ def binary(function: str) -> Any:
         return n.node("binary", (n.input(1 - index),), function=function, constant=name, constant_first=index == 0)
 
     return convert
+
+
+def _chain(n: OnnxNode, function: str) -> list[Node] | Refusal:
+    """More than two inputs of one shape, two by two."""
+    if any(n.const(i) is not None or n.shape(i) != n.out_shape for i in range(len(n.inputs))):
+        return Refusal(f"{len(n.inputs)} inputs with constants or of several shapes")
+    nodes, left = [], n.input(0)
+    for i in range(1, len(n.inputs)):
+        last = i == len(n.inputs) - 1
+        out = n.output if last else n.conversion.value(f"{n.output}.{i}", n.out_shape)
+        attrs = {"function": function, "constant": None, "constant_first": False}
+        nodes.append(Node("binary", n.name if last else f"{n.name}.{i}", (left, n.input(i)), (out,), attrs))
+        left = out
+    return nodes
 
 
 def _per_channel(n: OnnxNode, constant: Any, index: int, function: str) -> list[Node] | None:

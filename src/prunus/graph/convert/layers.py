@@ -1,7 +1,11 @@
 """Converters of operators with weights."""
 
-import numpy as np
+from typing import Any, NoReturn
 
+import numpy as np
+from numpy.typing import NDArray
+
+from prunus.errors import ModelError
 from prunus.graph.convert.windows import reshaped, spatial_pads
 from prunus.graph.ir import Node
 from prunus.graph.onnx_node import OnnxNode
@@ -20,12 +24,15 @@ def conv(n: OnnxNode) -> list[Node] | Refusal:
     bias = n.const(2)
     if n.given(2) and bias is None:
         return Refusal("the bias isn't constant")
-    kernel = weight.shape[2:]
+    kernel, group = weight.shape[2:], int(n.attr("group", 1))
+    if len(n.shape()) != weight.ndim or n.shape()[1] != weight.shape[1] * group or weight.shape[0] % group:
+        _contradiction(n, weight, f"group {group}")
+    _check_bias(n, bias, len(weight))
     strides, dilations = n.attr("strides", [1] * len(kernel)), n.attr("dilations", [1] * len(kernel))
     pads = spatial_pads(n, n.shape()[2:], kernel, strides, dilations)
     attrs = {
         "weight": n.conversion.constant(f"{n.input(1)}", weight.reshape(*weight.shape[:2], *_two(kernel))),
-        "strides": _two(strides), "pads": pads, "dilations": _two(dilations), "group": int(n.attr("group", 1)),
+        "strides": _two(strides), "pads": pads, "dilations": _two(dilations), "group": group,
         **EPILOGUE, "bias": None if bias is None else n.conversion.constant(n.input(2), bias),
     }  # fmt: skip
     return reshaped(n, "conv", attrs)
@@ -41,6 +48,10 @@ def conv_transpose(n: OnnxNode) -> list[Node] | Refusal:
     bias = n.const(2)
     if n.given(2) and bias is None:
         return Refusal("the bias isn't constant")
+    group = int(n.attr("group", 1))
+    if len(n.shape()) != weight.ndim or n.shape()[1] != weight.shape[0] or weight.shape[0] % group:
+        _contradiction(n, weight, f"group {group}")
+    _check_bias(n, bias, weight.shape[1] * group)
     kernel, size, out = weight.shape[2:], n.shape()[2:], n.out_shape[2:]
     strides, dilations = n.attr("strides", [1] * len(kernel)), n.attr("dilations", [1] * len(kernel))
     extra = n.attr("output_padding", [0] * len(kernel))
@@ -57,7 +68,7 @@ def conv_transpose(n: OnnxNode) -> list[Node] | Refusal:
     attrs = {
         "weight": n.conversion.constant(n.input(1), weight.reshape(*weight.shape[:2], *_two(kernel))),
         "strides": _two(strides), "pads": (*lead, *pads[:half], *lead, *pads[half:]), "output_pads": _two(extra, 0),
-        "dilations": _two(dilations), "group": int(n.attr("group", 1)), **EPILOGUE,
+        "dilations": _two(dilations), "group": group, **EPILOGUE,
         "bias": None if bias is None else n.conversion.constant(n.input(2), bias),
     }  # fmt: skip
     return reshaped(n, "conv_transpose", attrs)
@@ -73,10 +84,14 @@ def gemm(n: OnnxNode) -> list[Node] | Refusal:
     if n.given(2) and bias is None:
         return Refusal("the bias isn't constant")
     weight = (matrix if n.attr("transB", 0) else matrix.T) * np.float32(n.attr("alpha", 1.0))
+    if len(n.shape()) != 2 or matrix.ndim != 2 or weight.shape[1] != n.shape()[1]:
+        _contradiction(n, matrix, f"transB {n.attr('transB', 0)}")
     attrs = {"weight": n.conversion.constant(n.input(1), weight), **EPILOGUE}
     if bias is not None:
         if bias.ndim == 2 and bias.shape[0] != 1:
             return Refusal("a bias per row of the input")
+        if bias.size not in (1, len(weight)):
+            _check_bias(n, bias, len(weight))
         flat = np.broadcast_to(bias.ravel() * np.float32(n.attr("beta", 1.0)), (len(weight),))
         attrs["bias"] = n.conversion.constant(n.input(2), flat)
     return n.node("gemm", (n.input(0),), **attrs)
@@ -89,7 +104,21 @@ def matmul(n: OnnxNode) -> list[Node] | Refusal:
         return Refusal("the second matrix isn't a constant of rank 2")
     if len(n.shape()) < 2:
         return Refusal("the first input is a vector")
+    if n.shape()[-1] != len(matrix):
+        _contradiction(n, matrix, "a product of them")
     return n.node("gemm", (n.input(0),), weight=n.conversion.constant(n.input(1), matrix.T), **EPILOGUE)
+
+
+def _contradiction(n: OnnxNode, weight: NDArray[Any], what: str) -> NoReturn:
+    raise ModelError(
+        f"node {n.name!r}: {n.op} of input {list(n.shape())} and weight {list(weight.shape)} "
+        f"with {what} contradict each other"
+    )
+
+
+def _check_bias(n: OnnxNode, bias: NDArray[Any] | None, expected: int) -> None:
+    if bias is not None and bias.size != expected:
+        raise ModelError(f"node {n.name!r}: {n.op} has a bias of {bias.size} values, expected {expected}")
 
 
 def _two(values: object, missing: int = 1) -> tuple[int, ...]:
