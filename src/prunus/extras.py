@@ -32,6 +32,4 @@ def missing_package(what: str, error: ModuleNotFoundError) -> Exception:
     extra = extra_of(error.name or "")
     if extra is None:
         return error
-    return MissingExtraError(
-        f"{what} needs the package {error.name}, which is not installed: {install_command(extra)}"
-    )
+    return MissingExtraError(f"{what} needs the package {error.name}, which is not installed: {install_command(extra)}")

@@ -134,6 +134,13 @@ def test_loads_with_numpy_alone(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), session.run(None, feeds)[0])
 
 
+def test_import_brings_numpy_alone() -> None:
+    code = "import sys, prunus; print(*{name.partition('.')[0] for name in sys.modules} - {*sys.stdlib_module_names})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = {name for name in done.stdout.split() if not name.startswith("_")}
+    assert found <= {"numpy", "prunus", "sitecustomize", "usercustomize"}, found
+
+
 @pytest.mark.parametrize("share", [0.001, 0.3, 0.9, 0.999])
 def test_truncated(share: float, good: bytes, tmp_path: Path) -> None:
     n = int(len(good) * share)

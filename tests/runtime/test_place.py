@@ -23,7 +23,7 @@ def test_no_two_alive_together_overlap(wanted: list[Buffer]) -> None:
     assert set(offsets) == {buffer.name for buffer in wanted}
     for i, a in enumerate(wanted):
         assert offsets[a.name] % LINE == 0
-        assert 0 <= offsets[a.name] and offsets[a.name] + a.size <= arena
+        assert 0 <= offsets[a.name] <= arena - a.size
         for b in wanted[:i]:
             apart_in_time = a.dies < b.born or b.dies < a.born
             first, second = sorted((a, b), key=lambda buffer: offsets[buffer.name])

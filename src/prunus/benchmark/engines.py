@@ -1,7 +1,8 @@
 """The engines that are raced, each behind the same call. A new engine is a class and a row here."""
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, final
 
@@ -29,19 +30,18 @@ class Engine(Protocol):
     def run(self, feeds: Feeds) -> list[NDArray[Any]]: ...
 
 
-class EngineKind(Protocol):
-    """A row of ENGINES: the packages it needs, and its constructor."""
+@final
+@dataclass(frozen=True)
+class EngineKind:
+    """A row of ENGINES: the packages it needs, and what opens a model in it."""
 
     packages: tuple[str, ...]
-
-    def __call__(self, model: Path, setting: Setting) -> Engine: ...
+    open: Callable[[Path, Setting], Engine]
 
 
 @final
 class Prunus:
     """This package; the only engine that takes artefacts."""
-
-    packages: tuple[str, ...] = ()
 
     def __init__(self, model: Path, setting: Setting) -> None:
         self.session = open_session(model, setting)
@@ -54,8 +54,6 @@ class Prunus:
 class OnnxRuntime:
     """CPU provider, as it comes: full graph optimisation, spinning threads."""
 
-    packages: tuple[str, ...] = ("onnxruntime",)
-
     def __init__(self, model: Path, setting: Setting) -> None:
         import onnxruntime
         from onnxruntime.capi import onnxruntime_pybind11_state as state
@@ -65,9 +63,7 @@ class OnnxRuntime:
         options.log_severity_level = 3
         refusals = (state.Fail, state.InvalidGraph, state.InvalidArgument, state.NotImplemented)
         try:
-            self.session = onnxruntime.InferenceSession(
-                str(model), options, ["CPUExecutionProvider"]
-            )
+            self.session = onnxruntime.InferenceSession(str(model), options, ["CPUExecutionProvider"])
         except refusals as error:
             raise EngineRefusal(f"onnxruntime: {model.name}: {_first_line(error)}") from error
 
@@ -78,8 +74,6 @@ class OnnxRuntime:
 @final
 class OpenVino:
     """CPU plugin, latency hint, fp32; the shapes are made static, as its own tool does."""
-
-    packages: tuple[str, ...] = ("openvino",)
 
     def __init__(self, model: Path, setting: Setting) -> None:
         import openvino
@@ -105,9 +99,9 @@ class OpenVino:
 
 
 ENGINES: Mapping[str, EngineKind] = {
-    "prunus": Prunus,
-    "onnxruntime": OnnxRuntime,
-    "openvino": OpenVino,
+    "prunus": EngineKind((), Prunus),
+    "onnxruntime": EngineKind(("onnxruntime",), OnnxRuntime),
+    "openvino": EngineKind(("openvino",), OpenVino),
 }
 
 
@@ -115,9 +109,7 @@ def missing(engine: str) -> NotInstalled | None:
     """Why an engine of ENGINES can't be opened here; None when it can."""
     for package in ENGINES[engine].packages:
         if importlib.util.find_spec(package) is None:
-            return NotInstalled(
-                f"{engine}: not installed ({install_command(extra_of(package) or 'bench')})"
-            )
+            return NotInstalled(f"{engine}: not installed ({install_command(extra_of(package) or 'bench')})")
     return None
 
 
@@ -131,7 +123,7 @@ def open_engine(engine: str, model: Path, setting: Setting) -> Engine:
         raise absent
     if engine != "prunus" and is_artefact(model):
         raise UnsupportedError(f"{model}: an artefact runs in prunus only, not in {engine}")
-    return ENGINES[engine](model, setting)
+    return ENGINES[engine].open(model, setting)
 
 
 def _first_line(error: BaseException) -> str:

@@ -99,9 +99,7 @@ def resolve_shapes(
                     f"needs a value, as in --input-shape {port.name}=1,3,224,224"
                 )
         if batch is not None and shape and isinstance(port.shape[0], int) and shape[0] != batch:
-            raise FeedError(
-                f"{model}: input {port.name!r} has a fixed batch of {shape[0]}, asked for {batch}"
-            )
+            raise FeedError(f"{model}: input {port.name!r} has a fixed batch of {shape[0]}, asked for {batch}")
         shapes[port.name] = tuple(shape)
     return shapes
 
@@ -141,7 +139,5 @@ def _check(port: Port, shape: tuple[int, ...], model: str) -> tuple[int, ...]:
         isinstance(dim, str) or dim == n for dim, n in zip(port.shape, shape, strict=True)
     )
     if not fits:
-        raise FeedError(
-            f"{model}: input {port.name!r}: shape {list(shape)} given, expected {list(port.shape)}"
-        )
+        raise FeedError(f"{model}: input {port.name!r}: shape {list(shape)} given, expected {list(port.shape)}")
     return shape

@@ -44,14 +44,10 @@ def measure_footprint(
 
     None where that process fails or takes longer than `limit_s`.
     """
-    task = json.dumps(
-        {"engine": engine, "model": str(model), "setting": asdict(setting), "feeds": str(feeds)}
-    )
+    task = json.dumps({"engine": engine, "model": str(model), "setting": asdict(setting), "feeds": str(feeds)})
     command = [sys.executable, "-m", "prunus.benchmark.footprint"]
     try:
-        done = subprocess.run(
-            command, input=task, capture_output=True, text=True, timeout=limit_s, check=False
-        )
+        done = subprocess.run(command, input=task, capture_output=True, text=True, timeout=limit_s, check=False)
     except subprocess.TimeoutExpired:
         return None
     lines = [line for line in done.stdout.splitlines() if line.startswith(_MARK)]

@@ -52,9 +52,8 @@ def examine_machine(cc: str | None = None) -> Machine:
 def _measure(cpu: Cpu, cc: str | None) -> tuple[str, float | None]:
     """The compiler's version and the peak in GFLOP/s; or why not, and None."""
     try:
-        from prunus.kernels.library import isa_for, kernel_library
+        from prunus.kernels.peak import measure
         from prunus.kernels.toolchain import find
-        from prunus.runtime.native import open_library
     except ModuleNotFoundError as error:
         lack = missing_package("compiling", error)
         if not isinstance(lack, MissingExtraError):
@@ -64,8 +63,7 @@ def _measure(cpu: Cpu, cc: str | None) -> tuple[str, float | None]:
         compiler = find(cc)
         if cpu.best_target is None:
             return compiler.version, None
-        library = open_library(kernel_library(isa_for(cpu.best_target), cc))
-        return compiler.version, library.peak() * 1e-9
+        return compiler.version, measure(cc=cc)
     except PrunusError as error:
         return f"none: {error}", None
 
@@ -88,9 +86,7 @@ def _advice(cpu: Cpu) -> list[str]:
     if cpu.best_target == "x86-64":
         lines.append("neither AVX2 nor AVX-512: vectors of 4 without fused multiply-add")
     if cpu.l2_bytes:
-        lines.append(
-            f"batch-1 matrices (Gemm, GRU, LSTM) stay in L2 below {cpu.l2_bytes // 4:,} kept weights"
-        )
+        lines.append(f"batch-1 matrices (Gemm, GRU, LSTM) stay in L2 below {cpu.l2_bytes // 4:,} kept weights")
     return lines
 
 

@@ -23,7 +23,7 @@ from prunus.benchmark.engines import (
 from prunus.benchmark.feeds import Feeds, onnx_inputs, random_feeds, resolve_shapes
 from prunus.benchmark.footprint import Footprint, measure_footprint
 from prunus.benchmark.sessions import Setting, is_artefact
-from prunus.benchmark.timing import Ratio, Times, speed_ratio, time_interleaved
+from prunus.benchmark.timing import Ratio, Times, ratio_of_rounds, speed_ratio, time_interleaved
 from prunus.errors import FeedError, TargetError
 from prunus.runtime.session import check_threads, load
 
@@ -70,6 +70,23 @@ class Result:
     rows: tuple[Row, ...]
     mismatches: tuple[str, ...]
     notes: tuple[str, ...]
+
+
+def paired_ratio(own: Row, other: Row) -> Ratio:
+    """How many times as fast `own` is as `other`, both timed in the same run."""
+    assert own.rounds_ms and other.rounds_ms, "rows that weren't timed have no ratio"
+    return ratio_of_rounds(np.array(own.rounds_ms), np.array(other.rounds_ms))
+
+
+def peer_ratios(result: Result) -> list[tuple[Row, Row, Ratio]]:
+    """For each row of Prunus and each other engine on the same file: both rows and their ratio."""
+    timed = [row for row in result.rows if row.rounds_ms]
+    return [
+        (own, other, paired_ratio(own, other))
+        for own in timed
+        for other in timed
+        if own.engine == "prunus" != other.engine and own.model == other.model
+    ]
 
 
 @final
@@ -143,9 +160,7 @@ def benchmark(
         calls = {c.label: lambda c=c: c.opened.run(c.feeds) for c in field}
         times = time_interleaved(calls, time_s, warmup_s, progress=progress)
     rows = [_row(c, base, errors.get(c.label), times, prints) for c in field]
-    return Result(
-        base.label, setting.threads, batch, tuple(rows), tuple(mismatches), tuple(notes)
-    )
+    return Result(base.label, setting.threads, batch, tuple(rows), tuple(mismatches), tuple(notes))
 
 
 def _absent(engine: str, notes: list[str]) -> NotInstalled | None:
@@ -191,14 +206,10 @@ def _enter(
         return None
     spent_s = time.perf_counter() - start
     compiled = engine == "prunus" and not is_artefact(model)
-    return _Contestant(
-        engine, model, own, opened, feeds, spent_s if compiled else None, opened.run(feeds)
-    )
+    return _Contestant(engine, model, own, opened, feeds, spent_s if compiled else None, opened.run(feeds))
 
 
-def _compare(
-    field: Sequence[_Contestant], tolerance: float, notes: list[str]
-) -> tuple[dict[str, float], list[str]]:
+def _compare(field: Sequence[_Contestant], tolerance: float, notes: list[str]) -> tuple[dict[str, float], list[str]]:
     """Difference of each contestant to the reference of its network, and a line per mismatch."""
     errors: dict[str, float] = {}
     lines = []

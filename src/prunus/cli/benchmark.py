@@ -26,18 +26,12 @@ EXAMPLE = "prunus benchmark model.onnx --engines prunus,onnxruntime --threads 1 
 
 
 def benchmark(
-    models: Annotated[
-        list[Path], typer.Argument(metavar="MODEL...", help="ONNX files, or artefacts (.prunus).")
-    ],
+    models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="ONNX files, or artefacts (.prunus).")],
     engines: Annotated[
         str, typer.Option("--engines", help="Engines to race, separated by commas.")
     ] = "prunus,onnxruntime,openvino",
-    time: Annotated[
-        float, typer.Option("-t", "--time", min=0, help="Seconds timed per engine and model.")
-    ] = 5.0,
-    warmup: Annotated[
-        float, typer.Option("-w", "--warmup", min=0, help="Seconds before, per engine and model.")
-    ] = 1.0,
+    time: Annotated[float, typer.Option("-t", "--time", min=0, help="Seconds timed per engine and model.")] = 5.0,
+    warmup: Annotated[float, typer.Option("-w", "--warmup", min=0, help="Seconds before, per engine and model.")] = 1.0,
     threads: Threads = None,
     batch_size: BatchSize = None,
     input_shape: InputShape = None,
@@ -53,6 +47,7 @@ def benchmark(
     """Race engines on models with random inputs, interleaved, after comparing their outputs."""
     from prunus.benchmark.machine import describe_cpu
     from prunus.benchmark.race import benchmark as race
+    from prunus.benchmark.race import peer_ratios
     from prunus.benchmark.sessions import Setting
     from prunus.runtime.session import check_threads
 
@@ -63,9 +58,7 @@ def benchmark(
     )  # fmt: skip
     names = [name.strip() for name in engines.split(",") if name.strip()]
     with printer.progress("benchmark") as step:
-        result = race(
-            models, names, setting, batch=batch_size, time_s=time, warmup_s=warmup, progress=step
-        )
+        result = race(models, names, setting, batch=batch_size, time_s=time, warmup_s=warmup, progress=step)
     for note in result.notes:
         printer.note(note)
     printer.write_json({"cpu": describe_cpu(), "result": result})
@@ -92,4 +85,9 @@ def benchmark(
         cells,
     )  # fmt: skip
     printer.line(f"{result.threads} thread(s); times as fast: against {result.baseline}")
+    for own, other, ratio in peer_ratios(result):
+        printer.line(
+            f"{own.model}: prunus is {ratio.median:.2f} times as fast as {other.engine} "
+            f"({ratio.lower:.2f}..{ratio.upper:.2f})"
+        )
     return DONE

@@ -68,9 +68,5 @@ def compile(
     if verbose:
         explain_table(printer, layers)
     n_bytes = output.stat().st_size
-    printer.line(
-        f"{output}: {len(layers)} operators, {megabytes(n_bytes)} MB, compiled in {spent_s:.1f} s"
-    )
-    printer.write_json(
-        {"output": str(output), "bytes": n_bytes, "compile_s": spent_s, "layers": layers}
-    )
+    printer.line(f"{output}: {len(layers)} operators, {megabytes(n_bytes)} MB, compiled in {spent_s:.1f} s")
+    printer.write_json({"output": str(output), "bytes": n_bytes, "compile_s": spent_s, "layers": layers})

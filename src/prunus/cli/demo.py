@@ -12,9 +12,9 @@ EXAMPLE = "prunus demo --output out/demo"
 
 
 def demo(
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="Folder for models, picture and demo.json.")
-    ] = Path("out/demo"),
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for models, picture and demo.json.")] = Path(
+        "out/demo"
+    ),
     data: Annotated[
         str | None,
         typer.Option("--data", help="mnist or fashion. Default: fashion where installed."),

@@ -6,9 +6,7 @@ from prunus.cli.output import Printer, number
 EXAMPLE = "prunus doctor"
 
 
-def doctor(
-    cc: Cc = None, json: Json = None, quiet: Quiet = False, verbose: Verbose = False
-) -> None:
+def doctor(cc: Cc = None, json: Json = None, quiet: Quiet = False, verbose: Verbose = False) -> None:
     """Show CPU, caches, compiler, measured peak, and what will be fast here."""
     from prunus.benchmark.machine import examine_machine
 

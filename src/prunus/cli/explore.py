@@ -1,11 +1,15 @@
 """prunus explore: what would I gain? Virtual sparsity, measured before any training."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prunus.cli.options import InputShape, Json, OnnxModel, Quiet, Threads, Verbose, parse_shapes
-from prunus.cli.output import Printer
+from prunus.cli.options import Cc, InputShape, Json, OnnxModel, Quiet, Target, Threads, Verbose, parse_shapes
+from prunus.cli.output import Printer, number
+
+if TYPE_CHECKING:
+    from prunus.compiler.explore import ExploreRow
 
 EXAMPLE = "prunus explore model.onnx --schemes bcr:8x64,unstructured --sparsities 0.8,0.9"
 
@@ -20,6 +24,8 @@ def explore(
     ] = "0.7,0.8,0.9",
     threads: Threads = None,
     input_shape: InputShape = None,
+    target: Target = None,
+    cc: Cc = None,
     json: Json = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -38,27 +44,41 @@ def explore(
                 sparsities=fractions,
                 threads=threads,
                 input_shapes=parse_shapes(input_shape),
+                target=target,
+                cc=cc,
                 progress=step,
             )
         )
-    columns = ("layer", "scheme", "sparsity", "ms", "dense ms", "times as fast")
-    cells = [
-        (
-            row.layer, str(row.scheme), f"{row.sparsity:.3f}", f"{row.ms:.4f}",
-            f"{row.dense_ms:.4f}", f"{row.dense_ms / row.ms:.2f}",
-        )
-        for row in rows
-    ]  # fmt: skip
-    printer.table(columns, cells)
-    sums: dict[tuple[str, float], list[float]] = {}
-    for row in rows:
-        pair = sums.setdefault((str(row.scheme), round(row.sparsity, 3)), [0.0, 0.0])
-        pair[0] += row.ms
-        pair[1] += row.dense_ms
-    for (scheme, sparsity), (ms, dense_ms) in sums.items():
-        gain = f"{dense_ms / ms:.2f} times as fast as dense"
-        printer.line(f"all layers, {scheme} at {sparsity:g}: {ms:.3f} ms, {gain}")
+    printer.table(
+        ("layer", "like it", "scheme", "sparsity", "ms", "dense ms", "times as fast", "note"),
+        [
+            (
+                row.layer, str(row.count), row.scheme, f"{row.achieved:.3f}", number(row.ms, 4),
+                number(row.dense_ms, 4), number(row.dense_ms / row.ms if row.ms else None, 2), row.note,
+            )
+            for row in rows
+        ],
+    )  # fmt: skip
+    for line in sums(rows):
+        printer.line(line)
     printer.write_json({"model": str(model), "rows": rows})
+
+
+def sums(rows: "Sequence[ExploreRow]") -> list[str]:
+    """A line per scheme and sparsity: time of all layers that take it, against the same ones dense."""
+    spent: dict[tuple[str, float], dict[str, tuple[float, float]]] = {}
+    for row in rows:
+        if row.ms is not None:
+            layers = spent.setdefault((row.scheme, row.sparsity), {})
+            layers[row.layer] = (row.ms * row.count, row.dense_ms * row.count)
+    lines = []
+    for (scheme, sparsity), layers in spent.items():
+        ms, dense_ms = (sum(column) for column in zip(*layers.values(), strict=True))
+        lines.append(
+            f"layers that take {scheme} at {sparsity:g}: {dense_ms:.3f} -> {ms:.3f} ms, "
+            f"{dense_ms / ms:.2f} times as fast"
+        )
+    return lines
 
 
 def _fraction(text: str) -> float:

@@ -51,24 +51,22 @@ def read_image(path: Path, shape: tuple[int, ...], how: Scaling) -> NDArray[np.f
     elif len(shape) == 4 and shape[3] in (1, 3):
         _, height, width, channels = shape
     else:
-        raise FeedError(
-            f"{path}: an image for an input of shape {list(shape)}, expected 1 or 3 channels"
-        )
+        raise FeedError(f"{path}: an image for an input of shape {list(shape)}, expected 1 or 3 channels")
     try:
         with Image.open(path) as image:
-            image = image.convert("RGB" if channels == 3 else "L")
-            pixels = image.resize((width, height), Image.Resampling.BICUBIC)
+            plain = image.convert("RGB" if channels == 3 else "L")
+        pixels = plain.resize((width, height), Image.Resampling.BICUBIC)
     except UnidentifiedImageError as error:
         raise FeedError(f"{path}: not an image that pillow reads") from error
     except OSError as error:
         raise FeedError(f"{path}: {error.strerror or error}") from error
-    array = np.asarray(pixels, np.float32).reshape(height, width, channels)
+    array = np.asarray(pixels, np.float64).reshape(height, width, channels)
     if how.bgr:
         array = array[:, :, ::-1]
-    array = (array - np.float32(how.mean)) / np.float32(how.std)
+    scaled = (array - np.array(how.mean)) / np.array(how.std)
     if shape[1] in (1, 3):
-        array = array.transpose(2, 0, 1)
-    return np.ascontiguousarray(array[None], np.float32)
+        scaled = scaled.transpose(2, 0, 1)
+    return np.ascontiguousarray(scaled[None], np.float32)
 
 
 def _numbers(option: str, text: str) -> tuple[float, ...]:

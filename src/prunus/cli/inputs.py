@@ -35,8 +35,7 @@ def read_feeds(
         if not name:
             if len(names) != 1:
                 raise typer.BadParameter(
-                    f"{text}: the network has {len(names)} inputs, expected NAME={path} with one "
-                    f"of {', '.join(names)}"
+                    f"{text}: the network has {len(names)} inputs, expected NAME={path} with one of {', '.join(names)}"
                 )
             name = names[0]
         if is_image(path):
@@ -70,10 +69,11 @@ def _join(name: str, arrays: list[NDArray[Any]]) -> NDArray[Any]:
 
 def _read_npy(path: Path) -> NDArray[Any]:
     try:
-        array = np.load(path, allow_pickle=False)
+        with path.open("rb") as stream:  # numpy leaves a file that it can't read open
+            array = np.load(stream, allow_pickle=False)
     except OSError as error:
         raise FeedError(f"{path}: {error.strerror or error}") from error
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise FeedError(f"{path}: not an npy file, an npz file or an image") from error
     if not isinstance(array, np.ndarray):
         raise FeedError(f"{path}: holds several arrays, expected its name to end in .npz")
@@ -82,7 +82,7 @@ def _read_npy(path: Path) -> NDArray[Any]:
 
 def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except OSError as error:
         raise FeedError(f"{path}: {error.strerror or error}") from error

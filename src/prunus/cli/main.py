@@ -27,6 +27,8 @@ def run(arguments: list[str]) -> int:
     outcome = Outcome(arguments)
     with outcome:
         outcome.code = _run_verb(arguments)
+        if outcome.code == INTERRUPTED:  # typer turns the interrupt into this code
+            raise KeyboardInterrupt
     return outcome.code
 
 
@@ -70,9 +72,12 @@ class Outcome:
     ) -> bool:
         if error is None:
             return True
-        if isinstance(error, SystemExit):
-            return False
-        if isinstance(error, BrokenPipeError):  # the reader of our output has gone: `| head`
+        closed = isinstance(error, BrokenPipeError)
+        if isinstance(error, SystemExit):  # typer's answer to a closed pipe, else help's
+            closed = isinstance(error.__context__, BrokenPipeError)
+            if not closed:
+                return False
+        if closed:  # the reader of our output has gone: `| head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return True
         self.code, line = verdict(error)
@@ -117,6 +122,9 @@ def _usage(error: BaseException) -> str | None:
         return "aborted"
     if isinstance(error, typer.TyperException):
         said = getattr(error, "format_message", lambda: str(error))()
+        details = getattr(error.__cause__, "errors", None)  # pydantic's, which typer leaves out
+        if callable(details) and (found := details()):
+            said = f"{said}, found {found[0].get('input')!r}"
         context = getattr(error, "ctx", None)
         return f"{said} (see {context.command_path} --help)" if context is not None else said
     return None

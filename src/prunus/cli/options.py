@@ -6,13 +6,9 @@ from typing import Annotated
 
 import typer
 
-Model = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="ONNX file (.onnx), or artefact (.prunus).")
-]
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="ONNX file (.onnx), or artefact (.prunus).")]
 OnnxModel = Annotated[Path, typer.Argument(metavar="MODEL", help="ONNX file.")]
-Threads = Annotated[
-    int | None, typer.Option("--threads", min=1, help="Default: all physical cores.")
-]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Default: all physical cores.")]
 InputShape = Annotated[
     list[str] | None,
     typer.Option(
@@ -21,17 +17,13 @@ InputShape = Annotated[
         help="Shape of an input, as x=1,3,224,224. May be repeated.",
     ),
 ]
-BatchSize = Annotated[
-    int | None, typer.Option("-b", "--batch-size", min=1, help="Value of a symbolic batch.")
-]
+BatchSize = Annotated[int | None, typer.Option("-b", "--batch-size", min=1, help="Value of a symbolic batch.")]
 Target = Annotated[
     str | None,
     typer.Option("--target", help="What to compile for, as x86-64-avx2. Default: this CPU."),
 ]
 Precision = Annotated[str, typer.Option("--precision", help="fp32.")]
-Tune = Annotated[
-    str, typer.Option("--tune", help="How long to measure kernel variants: off, fast, full.")
-]
+Tune = Annotated[str, typer.Option("--tune", help="How long to measure kernel variants: off, fast, full.")]
 Strict = Annotated[
     bool,
     typer.Option("--strict", help="Refuse operators that would have to run in onnxruntime."),
@@ -45,9 +37,7 @@ Json = Annotated[
     typer.Option("--json", metavar="FILE", help="Write what the table shows; - for stdout."),
 ]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print no table and no progress.")]
-Verbose = Annotated[
-    bool, typer.Option("-v", "--verbose", help="Print more; on an internal error, where.")
-]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Print more; on an internal error, where.")]
 
 
 def parse_shapes(texts: Sequence[str] | None) -> dict[str, tuple[int, ...]] | None:

@@ -11,6 +11,7 @@ from typing import Any, final
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from prunus.runtime.atomic import write_atomically
@@ -26,9 +27,7 @@ class Printer:
     quiet: bool = False
     json: str | None = None
 
-    def table(
-        self, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None
-    ) -> None:
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
         """Print a table; a column whose cells all begin like numbers is set flush right."""
         if self._silent:
             return
@@ -67,17 +66,22 @@ class Printer:
     def progress(self, what: str) -> Iterator[Callable[[str], None]]:
         """A function that says which step of long work begins.
 
-        On a terminal a spinner with the time spent; else a plain line each 5 seconds at most.
+        On a terminal a bar with the time spent; else a plain line each 5 seconds at most.
         """
         if self.quiet:
             yield lambda step: None
             return
         if sys.stderr.isatty():
-            with console(sys.stderr).status(what) as status:
-                start = time.monotonic()
-                yield lambda step: status.update(
-                    f"{what}: {step}  {time.monotonic() - start:.0f} s".replace("[", r"\[")
-                )
+            bar = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(20),
+                TimeElapsedColumn(),
+                console=console(sys.stderr),
+                transient=True,
+            )
+            with bar:
+                task = bar.add_task(what, total=None)
+                yield lambda step: bar.update(task, description=f"{what}: {step}")
             return
         yield _Lines(what)
 
@@ -138,4 +142,5 @@ def megabytes(n_bytes: float | None) -> str:
 
 
 def _like_number(cell: str) -> bool:
-    return cell in ("", "-") or cell[:1].isdigit() or (cell[:1] in "-+" and cell[1:2].isdigit())
+    """Is it a number, perhaps with more behind it; a list of numbers is none."""
+    return cell in ("", "-") or ("  " not in cell and cell.lstrip("+-")[:1].isdigit())

@@ -45,6 +45,4 @@ def profile(
     profile_table(printer, rows)
     if verbose:
         explain_table(printer, explained)
-    printer.write_json(
-        {"model": str(model), "threads": session.threads, "inputs": shapes, "rows": rows}
-    )
+    printer.write_json({"model": str(model), "threads": session.threads, "inputs": shapes, "rows": rows})

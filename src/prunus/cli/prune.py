@@ -9,7 +9,7 @@ from prunus.cli.options import Json, OnnxModel, Quiet, Verbose
 from prunus.cli.output import Printer
 from prunus.runtime.atomic import write_atomically
 
-EXAMPLE = 'prunus prune model.onnx -o sparse.onnx --scheme bcr:8x64 --sparsity 0.9 --ignore "re:^conv1"'
+EXAMPLE = "prunus prune model.onnx -o sparse.onnx --scheme bcr:8x64 --sparsity 0.9"
 
 
 def prune(
@@ -18,7 +18,8 @@ def prune(
     scheme: Annotated[
         str,
         typer.Option(
-            "--scheme", help="unstructured, 2:4, filter, channel, pattern:4, punched:8x4, "
+            "--scheme",
+            help="unstructured, 2:4, filter, channel, pattern:4, punched:8x4, "
             "block-row:8x64, block-column:8x64 or bcr:8x64.",
         ),
     ] = "bcr:8x64",
@@ -39,9 +40,7 @@ def prune(
 
     printer = Printer(quiet, json)
     with printer.progress("prune") as step:
-        result = prune_layers(
-            model, scheme, sparsity, tuple(ignore or ()), report=lambda layer: step(layer.name)
-        )
+        result = prune_layers(model, scheme, sparsity, tuple(ignore or ()), report=lambda layer: step(layer.name))
     write_atomically(output, result.model.SerializeToString())
     rows = [
         (

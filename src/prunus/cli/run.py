@@ -43,9 +43,7 @@ def run(
         Path | None,
         typer.Option("-o", "--output", help="npz (all outputs by name) or npy (the only one)."),
     ] = None,
-    mean: Annotated[
-        str, typer.Option("--mean", help="Images: value = (pixel 0..255 - mean) / std.")
-    ] = "0",
+    mean: Annotated[str, typer.Option("--mean", help="Images: value = (pixel 0..255 - mean) / std.")] = "0",
     std: Annotated[str, typer.Option("--std", help="One number, or one per channel.")] = "255",
     bgr: Annotated[bool, typer.Option("--bgr", help="Images: blue first.")] = False,
     threads: Threads = None,
@@ -79,7 +77,7 @@ def run(
         for name, array in results.items():
             printer.line(f"{name} {array.dtype}{list(array.shape)}")
             printer.table(("item", "top 5: index value"), top_rows(array))
-    printer.write_json({name: array for name, array in results.items()})
+    printer.write_json(results)
 
 
 def top_rows(array: NDArray[Any], count: int = 5) -> list[tuple[str, str]]:

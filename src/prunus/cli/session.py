@@ -18,8 +18,6 @@ def open_model(
     cc: str | None = None,
 ) -> Session:
     """Load an artefact or compile a model, with progress shown."""
-    setting = Setting(
-        check_threads(threads), shapes, tune=tune, fallback=None if strict else "onnxruntime", cc=cc
-    )
+    setting = Setting(check_threads(threads), shapes, tune=tune, fallback=None if strict else "onnxruntime", cc=cc)
     with printer.progress(f"opening {model.name}") as step:
         return open_session(model, setting, step)

@@ -141,7 +141,11 @@ MOST_TILES = 64  # per task
 
 
 def candidates(shape: LayerShape, zeros: Zeros, isa: Isa) -> list[Choice]:
-    """Choices worth measuring, the likeliest first."""
+    """Choices worth measuring, the likeliest first, each once."""
+    return list(dict.fromkeys(_candidates(shape, zeros, isa)))
+
+
+def _candidates(shape: LayerShape, zeros: Zeros, isa: Isa) -> list[Choice]:
     if not shape.vectors:
         return _gemv_choices(shape, zeros, isa)
     most = dict(isa.tiles)
@@ -165,7 +169,7 @@ def candidates(shape: LayerShape, zeros: Zeros, isa: Isa) -> list[Choice]:
             found.append(_rows(shape, zeros, isa, (4, 2, 1), most[4], union=4))
         elif zeros.density > 0.15:
             found.append(_rows(shape, zeros, isa, (2, 1), most[2], union=2))
-    return list(dict.fromkeys(found))
+    return found
 
 
 def _rows(

@@ -72,7 +72,7 @@ def compile(  # the contract's name; shadows the built-in here only
 
 
 def check_fixed_dimensions(proto: onnx.ModelProto, given: Shapes, fed: Shapes) -> None:
-    """Raises FeedError: a shape that is fed is empty, or differs where the model, or what was given for it, is fixed."""
+    """Raises FeedError: a fed shape is empty, or differs where the model, or what was given for it, is fixed."""
     for port in proto.graph.input:
         dims = port.type.tensor_type.shape.dim
         if port.name not in fed or not port.type.tensor_type.HasField("shape"):

@@ -52,9 +52,7 @@ def load_images(name: str | None = None, fashion: Path = FASHION) -> Images:
 
 
 def _scale(x: NDArray[np.uint8], mean: float, deviation: float) -> NDArray[np.float32]:
-    return ((x[:, None].astype(np.float32) - np.float32(mean)) / np.float32(deviation)).astype(
-        np.float32
-    )
+    return ((x[:, None].astype(np.float32) - np.float32(mean)) / np.float32(deviation)).astype(np.float32)
 
 
 def _read_mnist() -> tuple[NDArray[np.uint8], ...]:
@@ -88,6 +86,5 @@ def _read_fashion(folder: Path) -> tuple[NDArray[np.uint8], ...]:
         )
     except OSError as error:
         raise MissingExtraError(
-            f"{error.filename or folder}: Fashion-MNIST is not there; on Debian: "
-            "apt-get install dataset-fashion-mnist"
+            f"{error.filename or folder}: Fashion-MNIST is not there; on Debian: apt-get install dataset-fashion-mnist"
         ) from error

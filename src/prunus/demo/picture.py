@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 # Characters of four quarters; bits: 1 upper left, 2 upper right, 4 lower left, 8 lower right.
 QUARTERS = " ▘▝▀▖▌▞▛▗▚▐▜▄▙▟█"
+KEPT, GONE, LINE = np.array([[24, 60, 110], [236, 240, 244], [214, 108, 60]], np.uint8)
 Bools = NDArray[np.bool_]
 
 
@@ -33,11 +34,11 @@ def png_bytes(mask: Bools, block: tuple[int, int] | None = None, scale: int = 3)
     from PIL import Image
 
     matrix = as_matrix(mask)
-    pixels = np.where(matrix[:, :, None], np.uint8([24, 60, 110]), np.uint8([236, 240, 244]))
+    pixels = np.where(matrix[:, :, None], KEPT, GONE)
     pixels = pixels.repeat(scale, 0).repeat(scale, 1)
     if block is not None:
-        pixels[:: block[0] * scale] = np.uint8([214, 108, 60])
-        pixels[:, :: block[1] * scale] = np.uint8([214, 108, 60])
+        pixels[:: block[0] * scale] = LINE
+        pixels[:, :: block[1] * scale] = LINE
     stream = io.BytesIO()
-    Image.fromarray(pixels.astype(np.uint8), "RGB").save(stream, "PNG", optimize=True)
+    Image.fromarray(pixels.astype(np.uint8)).save(stream, "PNG", optimize=True)
     return stream.getvalue()

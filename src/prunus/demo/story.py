@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Self, final
+from typing import Self, final
 
 import numpy as np
 import torch
@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 from torch import nn
 
 from prunus.benchmark.agreement import difference
-from prunus.benchmark.race import Result, benchmark
+from prunus.benchmark.engines import open_engine
+from prunus.benchmark.race import Result, benchmark, paired_ratio
 from prunus.benchmark.sessions import Setting
 from prunus.benchmark.timing import Ratio
 from prunus.compiler.compile import compile
 from prunus.demo.data import Images, load_images
 from prunus.demo.picture import block_text, png_bytes
 from prunus.demo.train import Masks, Schedule, export, make_network, train
-from prunus.errors import OutputError
+from prunus.errors import OutputError, PrunusError
 from prunus.runtime.atomic import write_atomically
 from prunus.runtime.session import Session, check_threads
 from prunus.sparsity.scheme import parse
@@ -30,12 +31,21 @@ Progress = Callable[[str], None]
 
 
 @final
+class DisagreementError(PrunusError):
+    """The engines' outputs differ: the answer of the demo is no."""
+
+
+DENSE = Schedule(6, 3e-3)
+SPARSE = Schedule(8, 2e-3, (0.6, 0.8, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9))
+
+
+@final
 @dataclass(frozen=True)
 class Plan:
     """How long to train, what to prune to, how long to time each model in each engine."""
 
-    dense: Schedule = Schedule(6, 3e-3)
-    sparse: Schedule = Schedule(8, 2e-3, (0.6, 0.8, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9))
+    dense: Schedule = DENSE
+    sparse: Schedule = SPARSE
     scheme: str = "bcr:8x64"
     n_images: int | None = None  # of the training set; None: all
     time_s: float = 3.0
@@ -122,24 +132,24 @@ def run_demo(
     scheme = parse(plan.scheme)
     train(network, images, plan.dense, None, _within("training dense", progress))
     dense = _finish("dense", network, folder, images, {}, n_threads, cc, progress)
-    masks = train(
-        network, images, plan.sparse, scheme, _within("pruned, retraining", progress), seed=1
-    )
+    masks = train(network, images, plan.sparse, scheme, _within("pruned, retraining", progress), seed=1)
     sparse = _finish("sparse", network, folder, images, masks, n_threads, cc, progress)
     layer = max(masks, key=lambda name: masks[name].size if masks[name].ndim == 4 else 0)
-    block = scheme.block if len(scheme.block) == 2 else None
-    write_atomically(folder / "mask.png", png_bytes(masks[layer], block))  # type: ignore[arg-type]
+    block = (scheme.block[0], scheme.block[1]) if len(scheme.block) == 2 else None
+    write_atomically(folder / "mask.png", png_bytes(masks[layer], block))
     result = benchmark(
         [dense.path, sparse.path], ["prunus", "onnxruntime"], Setting(n_threads, cc=cc),
         time_s=plan.time_s, warmup_s=plan.time_s / 5, footprints=False,
         progress=_within("timing", progress),
     )  # fmt: skip
-    rows = (_row(dense, result), _row(sparse, result))
+    if result.mismatches:
+        raise DisagreementError("; ".join(result.mismatches))
+    rows = (_row(dense, images, result), _row(sparse, images, result))
     worst = max(_against_onnxruntime(model, images, n_threads) for model in (dense, sparse))
     seconds = time.perf_counter() - start
     story = Story(
         images.name, plan.scheme, n_threads, rows, worst, seconds, layer,
-        block_text(masks[layer]), tuple(_summary(images, rows, worst, n_threads, seconds)),
+        block_text(masks[layer]), tuple(_summary(rows, images, worst, n_threads)),
     )  # fmt: skip
     write_atomically(folder / "demo.json", (json.dumps(asdict(story), indent=2) + "\n").encode())
     return story
@@ -180,14 +190,37 @@ def _batches(x: NDArray[np.float32], size: int = 100) -> list[NDArray[np.float32
 
 def _against_onnxruntime(model: _Model, images: Images, threads: int) -> float:
     """Difference of the outputs for the test images to onnxruntime's."""
-    from prunus.benchmark.engines import open_engine
-
     engine = open_engine("onnxruntime", model.path, Setting(threads))
     return difference([model.outputs], engine.run({"x": images.test_x}))
 
 
-def _row(model: _Model, result: Result, images_y: NDArray[Any] | None = None) -> StoryRow:
-    raise NotImplementedError
+def _row(model: _Model, images: Images, result: Result) -> StoryRow:
+    times = {row.engine: row for row in result.rows if row.model == model.path.name}
+    own, other = times["prunus"], times["onnxruntime"]
+    assert own.median_ms is not None and other.median_ms is not None, "timed, for outputs agreed"
+    right = model.outputs.argmax(1) == images.test_y
+    return StoryRow(
+        model.name, model.sparsity, float(right.mean()), model.torch_accuracy,
+        model.path.stat().st_size, model.path.with_suffix(".prunus").stat().st_size,
+        own.median_ms, other.median_ms, paired_ratio(own, other),
+    )  # fmt: skip
+
+
+def _summary(rows: tuple[StoryRow, ...], images: Images, worst: float, threads: int) -> list[str]:
+    dense, sparse = rows
+    ratio = sparse.against_onnxruntime
+    return [
+        f"{images.name}: {len(images.train_y)} training and {len(images.test_y)} test images; "
+        f"accuracy {dense.accuracy:.2%} -> {sparse.accuracy:.2%} with "
+        f"{sparse.sparsity:.1%} of the pruned layers' weights gone",
+        f"artefact {dense.artefact_bytes / 1e6:.2f} -> {sparse.artefact_bytes / 1e6:.2f} MB",
+        f"Prunus {dense.prunus_ms:.3f} -> {sparse.prunus_ms:.3f} ms an image, "
+        f"ONNX Runtime {dense.onnxruntime_ms:.3f} -> {sparse.onnxruntime_ms:.3f} ms "
+        f"({threads} thread(s), batch 1, medians)",
+        f"the pruned network is {ratio.median:.2f} times as fast in Prunus as in ONNX Runtime "
+        f"(quartiles {ratio.lower:.2f}..{ratio.upper:.2f}); outputs differ by {worst:.0e} of the "
+        "largest",
+    ]
 
 
 def _within(what: str, progress: Progress) -> Progress:

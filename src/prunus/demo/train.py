@@ -28,7 +28,7 @@ def make_network(seed: int = 0) -> nn.Sequential:
     )  # fmt: skip
 
 
-def prunable(network: nn.Sequential) -> dict[str, nn.Parameter]:
+def prunable(network: nn.Sequential) -> dict[str, Tensor]:
     """Weights of all layers but the first and the last, by name: those two are small and matter."""
     layers = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     return {f"{name}.weight": module.weight for name, module in layers[1:-1]}
@@ -36,10 +36,7 @@ def prunable(network: nn.Sequential) -> dict[str, nn.Parameter]:
 
 def make_masks(network: nn.Sequential, scheme: Scheme, sparsity: float) -> Masks:
     """Which weights stay, by magnitude in the groups of `scheme`."""
-    return {
-        name: project(weight.detach().numpy(), scheme, sparsity)
-        for name, weight in prunable(network).items()
-    }
+    return {name: project(weight.detach().numpy(), scheme, sparsity) for name, weight in prunable(network).items()}
 
 
 def apply_masks(network: nn.Sequential, masks: Masks) -> None:
@@ -80,13 +77,11 @@ def train(
     masks: Masks = {}
     network.train()
     for epoch in range(schedule.epochs):
-        if scheme is not None and (
-            epoch == 0 or schedule.sparsities[epoch] != schedule.sparsities[epoch - 1]
-        ):
+        if scheme is not None and (epoch == 0 or schedule.sparsities[epoch] != schedule.sparsities[epoch - 1]):
             masks = make_masks(network, scheme, schedule.sparsities[epoch])
             apply_masks(network, masks)
         lost = 0.0
-        for batch in torch.randperm(len(x)).split(BATCH):
+        for batch in torch.split(torch.randperm(len(x)), BATCH):
             loss = nn.functional.cross_entropy(network(_shift(x[batch])), y[batch])
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]

@@ -5,8 +5,9 @@ from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from prunus.graph.ir import Activation, Graph, Node, consumers, producers
+from prunus.graph.ir import Activation, Graph, Node, consumers, fresh, producers
 
 LAYERS = ("conv", "conv_transpose", "gemm")
 
@@ -90,23 +91,29 @@ def fold_scale_shift(graph: Graph) -> Graph:
         scale, shift = constants[node.attrs["scale"]], constants[node.attrs["shift"]]
         name = node.outputs[0]
         if first.op == "scale_shift":
-            constants[f"{name}.scale"] = constants[first.attrs["scale"]] * scale
-            constants[f"{name}.shift"] = constants[first.attrs["shift"]] * scale + shift
-            return replace(first, outputs=node.outputs, attrs={"scale": f"{name}.scale", "shift": f"{name}.shift"})
+            both = {
+                "scale": _keep(constants, f"{name}.scale", constants[first.attrs["scale"]] * scale),
+                "shift": _keep(constants, f"{name}.shift", constants[first.attrs["shift"]] * scale + shift),
+            }
+            return replace(first, outputs=node.outputs, attrs=both)
         if not _open(first) or first.op == "gemm" and len(graph.values[name].shape) != 2:
             return None
-        weight, bias = constants[first.attrs["weight"]], first.attrs["bias"]
+        weight, bias = first.attrs["weight"], first.attrs["bias"]
         if not (scale == 1).all():
-            constants[f"{name}.weight"] = _scaled(weight, scale, first)
-        else:
-            constants[f"{name}.weight"] = weight
+            weight = _keep(constants, f"{name}.weight", _scaled(constants[weight], scale, first))
         before = constants[bias] if bias is not None else np.zeros(len(scale), np.float32)
-        constants[f"{name}.bias"] = (before * scale + shift).astype(np.float32)
-        attrs = {**first.attrs, "weight": f"{name}.weight", "bias": f"{name}.bias"}
-        return replace(first, outputs=node.outputs, attrs=attrs)
+        bias = _keep(constants, f"{name}.bias", (before * scale + shift).astype(np.float32))
+        return replace(first, outputs=node.outputs, attrs={**first.attrs, "weight": weight, "bias": bias})
 
     graph = _merge_into_maker(graph, lambda n: n.op == "scale_shift", (*LAYERS, "scale_shift"), merge)
     return tidy(replace(graph, constants=constants))
+
+
+def _keep(constants: dict[str, NDArray[Any]], name: str, array: NDArray[Any]) -> str:
+    """Add a constant; the name it got."""
+    name = fresh(name, constants)
+    constants[name] = array
+    return name
 
 
 def _scaled(weight: Any, scale: Any, node: Node) -> Any:
@@ -131,8 +138,8 @@ def fold_bias(graph: Graph) -> Graph:
         if not _open(first) or not along or graph.values[node.outputs[0]].shape != graph.values[first.outputs[0]].shape:
             return None
         before = constants[first.attrs["bias"]] if first.attrs["bias"] is not None else np.float32(0)
-        name = f"{node.outputs[0]}.bias"
-        constants[name] = np.broadcast_to(before + constant.ravel(), (o,)).astype(np.float32)
+        both = np.broadcast_to(before + constant.ravel(), (o,)).astype(np.float32)
+        name = _keep(constants, f"{node.outputs[0]}.bias", both)
         return replace(first, outputs=node.outputs, attrs={**first.attrs, "bias": name})
 
     def adds_constant(node: Node) -> bool:

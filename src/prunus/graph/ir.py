@@ -5,7 +5,7 @@ made before it is used. Constants (weights) are named arrays beside the nodes. `
 OPS with the attributes each must have; `read` and every pass end with a graph that it accepts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -118,6 +118,15 @@ class Graph:
     values: Mapping[str, Value]
     constants: Mapping[str, NDArray[Any]]
     batch: bool = False
+
+
+def fresh(name: str, taken: Container[str]) -> str:
+    """The name, or with a number behind it where it is taken: files may use any name."""
+    candidate, n = name, 1
+    while candidate in taken:
+        n += 1
+        candidate = f"{name}#{n}"
+    return candidate
 
 
 def producers(graph: Graph) -> dict[str, Node]:

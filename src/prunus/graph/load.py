@@ -65,6 +65,7 @@ def _check(model: onnx.ModelProto, name: str) -> None:
     made = {t.name for t in model.graph.initializer} | {t.values.name for t in model.graph.sparse_initializer}
     made |= {i.name for i in model.graph.input}
     for node in model.graph.node:
+        _check_node(node, name)
         for value in node.input:
             if value and value not in made:
                 raise ModelError(f"{name}: node {node.name or node.op_type} reads {value!r}, which nothing makes before it")
@@ -75,17 +76,27 @@ def _check(model: onnx.ModelProto, name: str) -> None:
     check_weights(model, name)
 
 
+def _check_node(node: onnx.NodeProto, name: str) -> None:
+    """Raises ModelError: text that isn't UTF-8, which protobuf gives as bytes, or an attribute without a type."""
+    for text in (node.op_type, node.name, node.domain, *node.input, *node.output, *(a.name for a in node.attribute)):
+        if not isinstance(text, str):
+            raise ModelError(f"{name}: node {node.name!r} ({node.op_type}): altered: {text!r} isn't UTF-8 text")
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.UNDEFINED:
+            raise ModelError(f"{name}: node {node.name or node.op_type!r}: attribute {attribute.name!r} has no type")
+
+
 def check_weights(model: onnx.ModelProto, name: str) -> None:
     """Raises ModelError: an initialiser or constant holds NaN or infinity, or fewer values than its shape."""
     tensors = list(model.graph.initializer)
     tensors += [a.t for n in model.graph.node if n.op_type == "Constant" for a in n.attribute if a.name == "value"]
     for tensor in tensors:
-        if tensor.data_type not in FLOATS:
-            continue
         try:
             values = numpy_helper.to_array(tensor)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, KeyError) as error:
             raise ModelError(f"{name}: weight {tensor.name!r}: {_first_line(error)}") from error
+        if tensor.data_type not in FLOATS:
+            continue
         if values.size > 1 and not np.isfinite(values).all():  # a scalar infinity is a bound, as in Clip
             bad = int(values.size - np.isfinite(values).sum())
             raise ModelError(f"{name}: weight {tensor.name!r}: {bad} of {values.size} values are NaN or infinite")

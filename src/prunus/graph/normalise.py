@@ -9,6 +9,8 @@ from onnx_ir.passes import common
 from onnxscript.optimizer import fold_constants_ir
 
 from prunus.errors import FeedError, ModelError, UnsupportedError
+from prunus.graph.ceil_mode import drop_windows_beyond
+from prunus.graph.load import opset_of
 
 Shapes = Mapping[str, tuple[int, ...]]
 FOREIGN_DOMAINS = ("com.microsoft", "com.ms.internal.nhwc")  # what onnxruntime adds to the standard
@@ -24,10 +26,16 @@ def normalise(proto: onnx.ModelProto, shapes: Shapes | None) -> tuple[ir.Model, 
     check_operators(proto)
     for name in ("onnx_ir", "onnxscript"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    model = ir.from_proto(proto)
+    try:
+        model = ir.from_proto(proto)
+    except ir.serde.SerdeError as error:
+        raise ModelError(f"the model can't be read: {_cause(error)}") from error
     common.RemoveInitializersFromInputsPass()(model)
+    _own_constants(model)
+    _restore_input_shapes(model, proto)
     batch = _set_shapes(model, shapes or {})
     common.InlinePass()(model)
+    drop_windows_beyond(model)
     for _ in range(2):
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         common.ShapeInferencePass(check_type=False, strict_mode=False)(model)
@@ -39,6 +47,13 @@ def normalise(proto: onnx.ModelProto, shapes: Shapes | None) -> tuple[ir.Model, 
     common.TopologicalSortPass()(model)
     common.NameFixPass()(model)
     return model, batch
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of what began a chain of errors."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _should_fold(node: ir.Node) -> bool | None:
@@ -54,7 +69,49 @@ def check_operators(proto: onnx.ModelProto) -> None:
         known = onnx.defs.has(node.op_type, domain) or domain in FOREIGN_DOMAINS or (domain, node.op_type) in functions
         if not known:
             spelled = f"{domain}.{node.op_type}" if domain else node.op_type
-            raise UnsupportedError(f"node {node.name or node.output[0]!r}: unknown operator {spelled}")
+            raise UnsupportedError(f"node {_name(node)!r}: unknown operator {spelled}")
+        if domain == "" and ("", node.op_type) not in functions:
+            _check_attributes(node, opset_of(proto))
+
+
+def _check_attributes(node: onnx.NodeProto, opset: int) -> None:
+    """Raises ModelError: the operator isn't in that opset, or has no such attribute."""
+    name = _name(node)
+    if not onnx.defs.has(node.op_type, opset, ""):
+        raise ModelError(f"node {name!r}: operator {node.op_type} isn't in opset {opset}, which the model imports")
+    known = onnx.defs.get_schema(node.op_type, opset, "").attributes
+    for attribute in node.attribute:
+        if attribute.name not in known:
+            expected = ", ".join(sorted(known)) or "none"
+            raise ModelError(
+                f"node {name!r}: {node.op_type} has no attribute {attribute.name!r}, expected one of {expected}"
+            )
+
+
+def _name(node: onnx.NodeProto) -> str:
+    """The node's name; that of its first output where it has none."""
+    return node.name or next(iter(node.output), node.op_type)
+
+
+def _own_constants(model: ir.Model) -> None:
+    """Constant nodes get tensors of their own, over the same values: lifting names them, in the proto otherwise."""
+    graphs: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
+    for graph in graphs:
+        for node in ir.traversal.RecursiveGraphIterator(graph):
+            value = node.attributes.get("value")
+            if node.op_type == "Constant" and value is not None and value.type == ir.AttributeType.TENSOR:
+                tensor = value.as_tensor()
+                if tensor.dtype != ir.DataType.STRING:
+                    own = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
+                    node.attributes["value"] = ir.AttrTensor("value", own)
+
+
+def _restore_input_shapes(model: ir.Model, proto: onnx.ModelProto) -> None:
+    """An input that is an output too has got the output's shape, which may say less."""
+    ports = {port.name: port for port in proto.graph.input}
+    for value in model.graph.inputs:
+        if value.is_graph_output():
+            value.shape = ir.serde.deserialize_type_proto_for_shape(ports[str(value.name)].type)
 
 
 def _set_shapes(model: ir.Model, shapes: Shapes) -> bool:
@@ -93,7 +150,8 @@ def _set_shapes(model: ir.Model, shapes: Shapes) -> bool:
                     f"input {value.name!r}: dimension {axis} ({label}) has no value: give one "
                     f"(--input-shape {value.name}={example} with numbers)"
                 )
-        symbolic.append(len(dims) > 0 and not isinstance(value.shape[0], int))
+        first = value.shape[0] if dims else 1
+        symbolic.append(not isinstance(first, int) or first < 1)
         value.shape = ir.Shape(dims)
     _forget_shapes(model)
     return all(symbolic) and bool(symbolic)

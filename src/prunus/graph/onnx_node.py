@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from prunus.graph.ir import Node, Shape, Value
+from prunus.graph.ir import Node, Shape, Value, fresh
 from prunus.sparsity.refusal import Refusal
 
 
@@ -21,15 +21,13 @@ class Conversion:
 
     def constant(self, name: str, array: NDArray[Any]) -> str:
         """Keep a float32 constant; the name it got."""
-        key, n = name, 1
-        while key in self.constants and self.constants[key] is not array:
-            n += 1
-            key = f"{name}#{n}"
+        key = name if self.constants.get(name) is array else fresh(name, self.constants)
         self.constants[key] = np.ascontiguousarray(array, np.float32)
         return key
 
     def value(self, name: str, shape: Shape) -> str:
-        """Declare a float32 value between nodes."""
+        """Declare a float32 value between nodes; the name it got."""
+        name = fresh(name, self.values)
         self.values[name] = Value(name, shape)
         return name
 

@@ -1,6 +1,7 @@
 """ONNX in, Graph out: normalise, convert node by node, put what isn't compiled into partitions, fuse."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from prunus.graph.load import load_model
 from prunus.graph.normalise import normalise
 from prunus.graph.onnx_node import Conversion, OnnxNode, dtype_of, static_shape
 from prunus.graph.partition import Refused, partition
-from prunus.graph.scaling import scales_with_batch
+from prunus.graph.scaling import same_but_for_batch, scales_with_batch
 from prunus.sparsity.refusal import Refusal
 
 MOST_AXES = 6  # that a record has
@@ -34,15 +35,32 @@ def read(
     `fallback` is False, or no engine knows its operator; names operator and node and says why.
     """
     proto = load_model(source)
+    graph = _read(proto, input_shapes, fallback)
+    return replace(graph, batch=graph.batch and _holds_for_any_batch(graph, proto, fallback))
+
+
+def _holds_for_any_batch(graph: Graph, proto: onnx.ModelProto, fallback: bool) -> bool:
+    """Folding may have fixed the batch size in shapes and constants, so the model is read at another one too."""
+    if not scales_with_batch(graph):
+        return False
+    shapes = [graph.values[name].shape for name in graph.inputs]
+    larger = {name: (shape[0] + 1, *shape[1:]) for name, shape in zip(graph.inputs, shapes, strict=True)}
+    try:
+        return same_but_for_batch(graph, _read(proto, larger, fallback))
+    except (ModelError, UnsupportedError):
+        return False
+
+
+def _read(proto: onnx.ModelProto, input_shapes: Mapping[str, tuple[int, ...]] | None, fallback: bool) -> Graph:
+    """The graph at one batch size; `batch` says only that the inputs' leading dimensions are symbolic."""
     model, batch = normalise(proto, input_shapes)
     conversion = Conversion({}, {})
     steps: list[Node | Refused] = []
     for value in model.graph.inputs:
         conversion.values[str(value.name)] = Value(str(value.name), static_shape(value), dtype_of(value))
+    for value in (v for node in model.graph for v in node.outputs if v.name):
+        conversion.values[str(value.name)] = Value(str(value.name), static_shape(value), dtype_of(value))
     for onnx_node in model.graph:
-        for value in onnx_node.outputs:
-            if value.name:
-                conversion.values[value.name] = Value(value.name, static_shape(value), dtype_of(value))
         made = convert(onnx_node, model, conversion)
         if isinstance(made, Refusal):
             name = onnx_node.name or str(onnx_node.outputs[0].name)
@@ -63,7 +81,7 @@ def read(
     verify(graph)
     graph = fuse(graph)
     verify(graph)
-    return Graph(**{**graph.__dict__, "batch": batch and scales_with_batch(graph)})
+    return graph
 
 
 def convert(onnx_node: ir.Node, model: ir.Model, conversion: Conversion) -> list[Node] | Refusal:

@@ -1,4 +1,6 @@
-"""Does a graph read at batch 1 hold for any batch, with only the leading dimensions scaled?"""
+"""Does a graph read at one batch size hold for any, with only the leading dimensions scaled?"""
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -41,3 +43,26 @@ def _independent(node: Node, graph: Graph) -> bool:
             constant = np.shape(graph.constants[attrs["constant"]])
             return len(constant) < len(out) or constant[0] == 1
     return True
+
+
+def same_but_for_batch(a: Graph, b: Graph) -> bool:
+    """Graphs of one model at two batch sizes: only the leading dimensions differ, and those in proportion."""
+    if not a.inputs or a.outputs != b.outputs or set(a.values) != set(b.values) or set(a.constants) != set(b.constants):
+        return False
+    of_a, of_b = (graph.values[graph.inputs[0]].shape[0] for graph in (a, b))
+    for name, value in a.values.items():
+        shape, other = value.shape, b.values[name].shape
+        if shape[1:] != other[1:] or len(shape) != len(other) or shape[0] * of_b != other[0] * of_a:
+            return False
+    if len(a.nodes) != len(b.nodes) or any(_bare(x) != _bare(y) for x, y in zip(a.nodes, b.nodes, strict=True)):
+        return False
+    return all(np.array_equal(array, b.constants[name]) for name, array in a.constants.items())
+
+
+def _bare(node: Node) -> Node:
+    """Without the sizes of the leading axis, which the values' shapes say."""
+    if node.op == "reshape":
+        return replace(node, attrs={"shape": node.attrs["shape"][1:]})
+    if node.op == "slice":  # along the leading axis `scales_with_batch` has seen it take all
+        return replace(node, attrs={name: numbers[1:] for name, numbers in node.attrs.items()})
+    return node

@@ -173,7 +173,11 @@ class Session:
             return bound.arena[places[name] : places[name] + math.prod(shape)].reshape(shape)
 
         feeds = {name: view(name) if name in places else others[name] for name in op.inputs}
-        for name, result in zip(op.outputs, engine.run(list(op.outputs), feeds), strict=True):
+        try:
+            results = engine.run(list(op.outputs), feeds)
+        except onnxruntime_errors() as error:
+            raise UnsupportedError(f"{op.name}: onnxruntime can't run it: {str(error).splitlines()[0]}") from error
+        for name, result in zip(op.outputs, results, strict=True):
             if name in places:
                 np.copyto(view(name), result)
             else:
@@ -253,11 +257,17 @@ def open_partition(program: Program, op: Op, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     model = program.constants[op.attrs["model"]].tobytes()
-    state = onnxruntime.capi.onnxruntime_pybind11_state
     try:
         return onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
-    except (state.Fail, state.NotImplemented, state.InvalidGraph, state.InvalidArgument, state.RuntimeException) as error:
+    except onnxruntime_errors() as error:
         raise UnsupportedError(f"{op.name}: onnxruntime can't run it: {str(error).splitlines()[0]}") from error
+
+
+def onnxruntime_errors() -> tuple[type[Exception], ...]:
+    """What onnxruntime raises for a network that it can't load or run."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return (state.Fail, state.NotImplemented, state.InvalidGraph, state.InvalidArgument, state.RuntimeException)
 
 
 def load(path: str | Path, threads: int | None = None) -> Session:

@@ -35,8 +35,8 @@ def reshaped(n: OnnxNode, op: str, attrs: dict[str, Any]) -> list[Node]:
     shape, out = n.shape(), n.out_shape
     if len(shape) == 4:
         return n.node(op, (n.input(),), **attrs)
-    wide, tall = n.conversion.value(f"{n.output}.in", (*shape[:2], 1, *shape[2:])), f"{n.output}.out"
-    n.conversion.value(tall, (*out[:2], 1, *out[2:]))
+    wide = n.conversion.value(f"{n.output}.in", (*shape[:2], 1, *shape[2:]))
+    tall = n.conversion.value(f"{n.output}.out", (*out[:2], 1, *out[2:]))
     return [
         Node("reshape", f"{n.name}.in", (n.input(),), (wide,), {"shape": (*shape[:2], 1, *shape[2:])}),
         Node(op, n.name, (wide,), (tall,), attrs),

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prunus.runtime.layout import LINE, Layout, odd_lines, up
-from prunus.runtime.lower.context import Address, Draft, activation_fields, as_contiguous, copy
+from prunus.runtime.layout import LINE, Layout, c_strides, odd_lines, up
+from prunus.runtime.lower.context import Address, Draft, activation_fields, as_contiguous, clear_padding, copy
 from prunus.runtime.program import Op
 from prunus.runtime.records import NOWHERE
 from prunus.sparsity.encoding import Encoding, column_starts, value_starts
@@ -190,7 +190,7 @@ def _pixels(draft: Draft, op: Op, base: Address, x_batch: int, windows: NDArray[
             front=up(out.front, LINE), tail_start=start, tail=out.plane - up(out.front, LINE) - start,
         )  # fmt: skip
     mask = NOWHERE
-    if out.pitch > w:
+    if out.pitch > w or (out.tail and pixels % lanes):  # the last vector reaches into the zeros behind the plane
         lane = np.arange(vectors * lanes)
         mask = draft.table(np.where((lane % out.pitch < w) & (lane < pixels), -1, 0))
     if len(op.inputs) > 1:
@@ -214,8 +214,12 @@ def _gemv(draft: Draft, op: Op, base: Address, images: int, x_batch: int, window
     fields["residual"], fields["residual_batch"] = NOWHERE, o
     if len(op.inputs) > 1:
         fields["residual"] = as_contiguous(draft, op.inputs[1])
-    assert draft.layout(op.outputs[0]).contiguous, f"{op.name}: single pixels are contiguous"
+    name = op.outputs[0]
+    layout = draft.layout(name)
+    target = draft.at(name) if layout.contiguous else draft.temporary(images * o)
     draft.emit(
-        "gemv", images=images, x=base, x_batch=x_batch, out=draft.at(op.outputs[0]), out_batch=o, row_stride=1,
-        **fields,
+        "gemv", images=images, x=base, x_batch=x_batch, out=target, out_batch=o, row_stride=1, **fields,
     )  # fmt: skip
+    if not layout.contiguous:  # a matrix product of four axes, which are planes to whoever reads them
+        clear_padding(draft, name)
+        copy(draft, draft.at(name), layout.strides, target, c_strides(layout.shape), layout.shape)

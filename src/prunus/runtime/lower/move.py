@@ -51,8 +51,12 @@ def concat(draft: Draft, op: Op) -> None:
     """Pieces side by side along an axis; those that already lie in the output as views stay where they are."""
     out = draft.layout(op.outputs[0])
     axis, start = op.attrs["axis"] % len(out.shape), 0
-    buffer, offset = draft.views.get(op.outputs[0], (op.outputs[0], 0))
-    in_place = [draft.views.get(name) == (buffer, offset) for name in op.inputs]
+    place = draft.views.get(op.outputs[0], (op.outputs[0], 0))
+    in_place, channel = [], 0
+    for name in op.inputs:  # in the same buffer it may also be a view for another concatenation's sake
+        first = out.first + channel * out.strides[axis]
+        in_place.append(draft.views.get(name) == place and draft.layout(name).first == first)
+        channel += draft.layout(name).shape[axis]
     if not all(in_place):
         assert not any(in_place), f"{op.name}: all inputs are views or none"
         clear_padding(draft, op.outputs[0])

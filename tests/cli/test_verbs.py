@@ -1,0 +1,131 @@
+"""Each verb of the list: its help has an example, and the example works."""
+
+import json
+import re
+import shlex
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from prunus.benchmark.race import Result, Row
+from prunus.cli.app import VERBS
+from prunus.cli.main import DONE, NO, run
+from prunus.runtime.report import ExplainRow, ProfileRow
+from tests.runtime.networks import classifier, two_ports
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files that the examples name, and current."""
+    onnx.save(classifier("batch"), tmp_path / "model.onnx")
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def example(verb: str) -> str:
+    return str(import_module(f"prunus.cli.{verb}").EXAMPLE)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_shows_the_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([verb, "--help"]) == DONE
+    printed = " ".join(re.sub(r"[│╭╮╰╯─]", " ", capsys.readouterr().out).split())
+    assert f"Example: {example(verb)}" in printed
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "demo"])  # the demo: tests/demo
+def test_example_works(verb: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = shlex.split(example(verb))
+    assert words[:2] == ["prunus", verb]
+    short = {"benchmark": ["-t", "0.05", "-w", "0"]}.get(verb, [])
+    assert run([*words[1:], *short, "--json", "shown.json"]) == DONE, capsys.readouterr().err
+    assert capsys.readouterr().out.strip()
+    assert json.loads((folder / "shown.json").read_text())
+    if "-o" in words:
+        assert (folder / words[words.index("-o") + 1]).stat().st_size
+
+
+def test_json_on_stdout_is_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        run(["prune", "model.onnx", "-o", "s.onnx", "--sparsity", "0.5", "--scheme", "filter", "--json", "-"]) == DONE
+    )
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["output"] == "s.onnx"
+    assert {layer["scheme"] for layer in shown["layers"]} == {"filter"}
+
+
+def test_quiet_prints_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["compile", "model.onnx", "-q", "--tune", "off"]) == DONE
+    assert (folder / "model.prunus").exists()
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "")
+
+
+def test_run_writes_what_the_session_says(folder: Path) -> None:
+    import prunus
+
+    assert run(["compile", "model.onnx", "-q", "--tune", "off", "-o", "m.prunus"]) == DONE
+    assert run(["run", "m.prunus", "x=x.npy", "-o", "y.npy", "-q"]) == DONE
+    expected = prunus.load("m.prunus").run(None, {"x": np.load("x.npy")})[0]
+    np.testing.assert_array_equal(np.load("y.npy"), expected)
+
+
+def test_run_top_five(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    port = SimpleNamespace(name="x", shape=["batch", 3, 8, 8], type="tensor(float)")
+    scores = np.array([[0.1, 0.7, -1, 0.2, 0.0, 0.3]], np.float32)
+    session = SimpleNamespace(
+        get_inputs=lambda: [port], get_outputs=lambda: [SimpleNamespace(name="y")], run=lambda names, feeds: [scores]
+    )
+    monkeypatch.setattr("prunus.cli.run.open_model", lambda *a, **k: session)
+    assert run(["run", "model.onnx", "x.npy"]) == DONE
+    line = next(line for line in capsys.readouterr().out.splitlines() if "0.7" in line)
+    assert line.split() == ["0", "1", "0.7", "5", "0.3", "3", "0.2", "0", "0.1", "4", "0"]
+
+
+def test_several_inputs_need_names(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    onnx.save(two_ports(), folder / "two.onnx")
+    feeds = {name: np.ones((1, 3, 6, 6), np.float32) for name in "ab"}
+    np.savez(folder / "both.npz", **feeds)  # type: ignore[arg-type]
+    assert run(["run", "two.onnx", "both.npz", "-o", "r.npz", "-q"]) == DONE
+    with np.load("r.npz") as results:
+        assert len(results.files) == 2
+    assert run(["run", "two.onnx", "x.npy", "-q"]) == 2
+    assert "a, b" in capsys.readouterr().err
+    assert run(["run", "two.onnx", "both.npz", "-o", "r.npy", "-q"]) == 2
+
+
+def test_profile_passes_shapes_and_shows_rows(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fed: dict[str, Any] = {}
+
+    def profile(feeds: dict[str, Any]) -> list[ProfileRow]:
+        fed.update(feeds)
+        return [ProfileRow("n1", "conv", "rows 4x3", "bcr:8x64", 0.9, 0.5, 12.5, 0.25)]
+
+    port = SimpleNamespace(name="x", shape=["batch", 3, "h", 8], type="tensor(float)")
+    session = SimpleNamespace(
+        threads=1,
+        get_inputs=lambda: [port],
+        profile=profile,
+        explain=lambda: [ExplainRow("n1", "conv", "rows 4x3", None, None, "", (("gemv", "too wide"),))],
+    )
+    monkeypatch.setattr("prunus.cli.profile.open_model", lambda *a, **k: session)
+    assert run(["profile", "m.onnx", "-v", "--input-shape", "x=2,3,5,8"]) == DONE
+    printed = capsys.readouterr().out
+    assert fed["x"].shape == (2, 3, 5, 8)
+    assert all(word in printed for word in ("n1", "0.9000", "0.5000", "12.5", "25%", "gemv: too wide"))
+
+
+def test_benchmark_mismatch_is_no(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    result = Result("b m", 1, None, (Row("a", "m", error=0.5),), ("output mismatch: a m",), ())
+    monkeypatch.setattr("prunus.benchmark.race.benchmark", lambda *a, **k: result)
+    assert run(["benchmark", "m.onnx", "-q"]) == NO
+    assert run(["benchmark", "m.onnx"]) == NO
+    assert "output mismatch: a m" in capsys.readouterr().err
