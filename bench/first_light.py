@@ -26,7 +26,7 @@ from prunus.benchmark.interleave import interleave
 from prunus.runtime.cpu import describe
 
 sys.path.insert(0, str(Path(__file__).parent))
-from zoo import ZOO  # noqa: E402
+from zoo import ZOO
 
 RESULTS = Path(__file__).parent / "results" / "first_light.jsonl"
 README = Path(__file__).parent.parent / "README.md"

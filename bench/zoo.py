@@ -1,7 +1,7 @@
 """Networks of known architecture with seeded random weights, as ONNX (opset 17, fp32, BatchNorm folded away).
 
-ZOO maps a name to its builder: builder(batch=1) -> ModelProto with input "x" and output "y". A `batch` of "N" leaves the
-leading dimension symbolic. Weights are He-normal, the ends of residual branches damped so that activations stay near 1.
+ZOO maps a name to its builder: builder(batch=1) -> ModelProto with input "x" and output "y". A `batch` of "N" leaves
+the leading dimension symbolic. Weights are He-normal, the ends of residual branches damped to keep activations near 1.
 """
 
 from collections.abc import Callable

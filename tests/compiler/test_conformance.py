@@ -16,7 +16,7 @@ REFUSED_BY_ONNXRUNTIME = ("bfloat16", "FLOAT8", "float8", "UINT4", "INT4", "int4
 
 
 # onnxruntime takes the whole output length for these, and we do as it does; the reference takes size * scale.
-FRACTIONAL_LENGTH = ("test_resize_downsample_scales_linear_align_corners", "test_resize_downsample_scales_cubic_align_corners")
+FRACTIONAL_LENGTH = tuple(f"test_resize_downsample_scales_{mode}_align_corners" for mode in ("linear", "cubic"))
 
 
 @cache

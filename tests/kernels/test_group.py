@@ -136,9 +136,7 @@ def test_tiles_sections_and_threads_cover_everything_once(runner: Runner, thread
         windows, x, matrix = rng.permutation(40)[:K], integers(rng, width + 64), integers(rng, 12, K)
         whole = encoding_of(matrix, 2, (FINAL,), [K])
         parts = Encoding(**{**whole.__dict__, "sections": np.array([0, 2, 3, 6])})
-        got = run_conv(
-            runner, parts, x, windows, vectors, tile, threads=threads, per_task=per_task, outer=outer
-        )
+        got = run_conv(runner, parts, x, windows, vectors, tile, threads=threads, per_task=per_task, outer=outer)
         assert_array_equal(got, expected(matrix, x, windows, width), err_msg=f"{vectors} by {tile}")
 
 

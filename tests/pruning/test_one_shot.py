@@ -21,9 +21,7 @@ def draw(*shape: int, seed: int = 0, dtype: Any = np.float32) -> NDArray[Any]:
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
 
 
-def build(
-    nodes: Sequence[NodeProto], outputs: Sequence[str] = ("y",), ir: int = 10, **arrays: Any
-) -> ModelProto:
+def build(nodes: Sequence[NodeProto], outputs: Sequence[str] = ("y",), ir: int = 10, **arrays: Any) -> ModelProto:
     """A model whose initialisers are `arrays`; x is its input. Not checked: shapes don't matter
     here.
     """
@@ -57,9 +55,7 @@ def props(model: ModelProto) -> dict[str, str]:
     ],
 )
 @pytest.mark.parametrize("scheme", ["bcr:8x16", "block-column:8x16", "punched:4x2", "unstructured"])
-def test_layers_are_pruned_with_filters_first(
-    layer: NodeProto, weight: NDArray[Any], view: Any, scheme: str
-) -> None:
+def test_layers_are_pruned_with_filters_first(layer: NodeProto, weight: NDArray[Any], view: Any, scheme: str) -> None:
     model = build([layer], w=weight)
     before = model.SerializeToString()
     result = prune_layers(model, scheme, 0.75)
@@ -143,9 +139,7 @@ def test_weights_in_a_branch_are_pruned() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
 def test_floats_keep_their_type(dtype: Any) -> None:
-    sparse = tensors(
-        prune_onnx(build([node("MatMul", "x", "w")], w=draw(32, 32, dtype=dtype)), "filter", 0.5)
-    )["w"]
+    sparse = tensors(prune_onnx(build([node("MatMul", "x", "w")], w=draw(32, 32, dtype=dtype)), "filter", 0.5))["w"]
     assert sparse.dtype == dtype and (sparse == 0).mean() == 0.5
 
 
@@ -154,7 +148,7 @@ def test_what_is_left_dense_says_why() -> None:
         node("Conv", "x", "dw", name="depthwise", group=8, out="a"),
         node("Conv", "a", "pw", name="pointwise", out="b"),
         node("Conv", "b", "k3", name="kernel3", out="c"),
-        node("Gemm", "c", "d", name="dynamic", out="d2"),
+        node("Gemm", "c", "x", name="dynamic", out="d2"),
         node("Conv", "d2", "q", name="integer"),
     ]
     arrays = {
@@ -173,9 +167,7 @@ def test_what_is_left_dense_says_why() -> None:
 
 
 def test_a_sparsity_that_groups_forbid_is_noted() -> None:
-    (report,) = prune_layers(
-        build([node("Conv", "x", "w")], w=draw(8, 3, 3, 3)), "channel", 0.5
-    ).layers
+    (report,) = prune_layers(build([node("Conv", "x", "w")], w=draw(8, 3, 3, 3)), "channel", 0.5).layers
     assert report.sparsity == pytest.approx(1 / 3) and "0.5" in report.note
 
 
@@ -241,31 +233,29 @@ def test_an_unnamed_node_goes_by_its_output() -> None:
 )
 def test_rules_that_match_nothing(rule: str, facts: list[str]) -> None:
     with pytest.raises(RuleError) as caught:
-        prune_onnx(
-            build([node("MatMul", "x", "w", name="first")], w=draw(8, 8)), "filter", 0.5, [rule]
-        )
+        prune_onnx(build([node("MatMul", "x", "w", name="first")], w=draw(8, 8)), "filter", 0.5, [rule])
     assert all(fact in str(caught.value) for fact in facts)
 
 
-@pytest.mark.parametrize(("bad", "word"), [(np.nan, "NaN"), (np.inf, "infinity")])
-def test_weights_that_are_not_finite(bad: float, word: str) -> None:
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_weights_that_are_not_finite(bad: float) -> None:
     weight = draw(8, 8)
     weight[3, 3] = bad
-    with pytest.raises(ModelError, match=f"w: .*{word}"):
+    with pytest.raises(ModelError, match="'w': 1 of 64 values are NaN or infinite"):
         prune_onnx(build([node("MatMul", "x", "w")], w=weight), "filter", 0.5)
 
 
 def test_damaged_data_is_a_model_error() -> None:
     model = build([node("MatMul", "x", "w")], w=draw(8, 8))
     model.graph.initializer[0].raw_data = b"123"
-    with pytest.raises(ModelError, match="w: "):
+    with pytest.raises(ModelError, match="'w': "):
         prune_onnx(model, "filter", 0.5)
 
 
 def test_external_data_that_was_not_loaded(tmp_path: Path) -> None:
     model = build([node("Gemm", "x", "w")], w=draw(64, 64))
     onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, size_threshold=0)
-    with pytest.raises(ModelError, match=r"w: .*another file"):
+    with pytest.raises(ModelError, match=r"'w': .*another file"):
         prune_onnx(onnx.load(tmp_path / "m.onnx", load_external_data=False), "filter", 0.5)
 
 

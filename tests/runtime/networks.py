@@ -114,8 +114,7 @@ def two_ports(batch: Dim = 1) -> onnx.ModelProto:
 
 
 NETWORKS: dict[str, Callable[..., onnx.ModelProto]] = {
-    make.__name__: make
-    for make in (residual, concat, depthwise, grouped, strided, classifier, partitioned, two_ports)
+    make.__name__: make for make in (residual, concat, depthwise, grouped, strided, classifier, partitioned, two_ports)
 }
 
 

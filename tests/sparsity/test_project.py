@@ -72,14 +72,10 @@ def test_projection(text: str, shape: tuple[int, ...], sparsity: float, seed: in
     np.testing.assert_array_equal(project(weights * mask, scheme, achieved), mask)
 
 
-@pytest.mark.parametrize(
-    ("text", "shape"), [case for case in CASES if SCHEMES[parse(case[0]).name].nested]
-)
+@pytest.mark.parametrize(("text", "shape"), [case for case in CASES if SCHEMES[parse(case[0]).name].nested])
 @settings(max_examples=10, deadline=None)
 @given(pair=st.tuples(st.floats(0, 1), st.floats(0, 1)), seed=st.integers(0, 99))
-def test_more_sparsity_keeps_a_subset(
-    text: str, shape: tuple[int, ...], pair: tuple[float, float], seed: int
-) -> None:
+def test_more_sparsity_keeps_a_subset(text: str, shape: tuple[int, ...], pair: tuple[float, float], seed: int) -> None:
     scheme, weights = parse(text), draw(shape, seed)
     low, high = (asked(scheme, sparsity) for sparsity in sorted(pair))
     assert (project(weights, scheme, low) >= project(weights, scheme, high)).all()
@@ -101,19 +97,13 @@ def test_ties_are_resolved_and_counted(text: str, shape: tuple[int, ...]) -> Non
 
 def test_ties_go_to_the_lower_index() -> None:
     ones = np.ones((2, 4), np.float32)
-    np.testing.assert_array_equal(
-        project(ones, parse("unstructured"), 0.5), [[True] * 4, [False] * 4]
-    )
-    np.testing.assert_array_equal(
-        project(ones, parse("2:4"), None), [[True, True, False, False]] * 2
-    )
+    np.testing.assert_array_equal(project(ones, parse("unstructured"), 0.5), [[True] * 4, [False] * 4])
+    np.testing.assert_array_equal(project(ones, parse("2:4"), None), [[True, True, False, False]] * 2)
     np.testing.assert_array_equal(project(ones, parse("filter"), 0.5), [[True] * 4, [False] * 4])
 
 
 @pytest.mark.parametrize("text", [t for t in TEXTS if t not in ("pattern:4", "filter", "channel")])
-@pytest.mark.parametrize(
-    "shape", [(64, 3, 7, 7), (128, 64, 3, 3), (320, 1152), (100, 77, 3, 3), (24, 144, 1, 1)]
-)
+@pytest.mark.parametrize("shape", [(64, 3, 7, 7), (128, 64, 3, 3), (320, 1152), (100, 77, 3, 3), (24, 144, 1, 1)])
 @pytest.mark.parametrize("sparsity", [0.3, 0.5, 0.9, 0.95])
 def test_real_shapes_meet_the_sparsity(text: str, shape: tuple[int, ...], sparsity: float) -> None:
     scheme = parse(text)
@@ -125,9 +115,7 @@ def test_real_shapes_meet_the_sparsity(text: str, shape: tuple[int, ...], sparsi
 def test_filter_and_channel_are_not_swapped() -> None:
     weights = np.ones((3, 4, 2, 2), np.float32)
     weights[1] = weights[:, 2] = 0.1
-    filters, channels = (
-        project(weights, parse(t), s) for t, s in (("filter", 1 / 3), ("channel", 0.25))
-    )
+    filters, channels = (project(weights, parse(t), s) for t, s in (("filter", 1 / 3), ("channel", 0.25)))
     assert not filters[1].any() and filters[[0, 2]].all()
     assert not channels[:, 2].any() and channels[:, [0, 1, 3]].all()
 
@@ -185,9 +173,7 @@ def test_half_each_keeps_the_root_of_the_density() -> None:
 
 
 @pytest.mark.parametrize(("split", "rows", "cols"), [(0.0, 8, 8), (1.0, 4, 16), (0.5, 6, 11)])
-def test_split_moves_compression_between_rows_and_columns(
-    split: float, rows: int, cols: int
-) -> None:
+def test_split_moves_compression_between_rows_and_columns(split: float, rows: int, cols: int) -> None:
     mask = project_crossed(draw((8, 16), 0), Scheme("bcr", (8, 16)), 0.5, split)
     assert (mask.any(1).sum(), mask.any(0).sum()) == (rows, cols)
 

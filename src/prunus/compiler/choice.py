@@ -56,9 +56,7 @@ def encode(matrix: Floats, groups: int, choice: Choice) -> Encoding:
 
 def _encode(matrix: Floats, choice: Choice) -> Encoding:
     if choice.encoding == "blocks":
-        return encode_blocks(
-            matrix, choice.block, choice.heights, choice.section, columns_outer=choice.columns_outer
-        )
+        return encode_blocks(matrix, choice.block, choice.heights, choice.section, columns_outer=choice.columns_outer)
     return encode_rows(matrix, choice.heights, choice.section, chunk=choice.chunk, union=choice.union)
 
 
@@ -196,9 +194,7 @@ def _work(shape: LayerShape, held: int, section: int, tiles: int) -> tuple[int, 
     return max(64, -(-held // sections)), per_task
 
 
-def _block_choices(
-    shape: LayerShape, zeros: Zeros, block: tuple[int, int], isa: Isa
-) -> list[Choice]:
+def _block_choices(shape: LayerShape, zeros: Zeros, block: tuple[int, int], isa: Isa) -> list[Choice]:
     """Block by block, for rows pruned per block."""
     most = dict(isa.tiles)
     wide = most.get(max(1, round(zeros.block_rows)), 1)

@@ -136,9 +136,7 @@ def _without_residual(node: Node, values: dict[str, Value]) -> list[Node]:
     ]
 
 
-def _transposed(
-    node: Node, values: dict[str, Value], constants: dict[str, NDArray[Any]]
-) -> list[Node]:
+def _transposed(node: Node, values: dict[str, Value], constants: dict[str, NDArray[Any]]) -> list[Node]:
     """A transposed convolution as a convolution with an output channel per (filter, phase), and an interleave.
 
     Output row oy = s * q + a gets input row q + (a + top - ky * d) / s times kernel row ky, for the ky that divide.

@@ -15,7 +15,6 @@ from prunus.runtime.artefact import pack
 from prunus.runtime.native import Bound, Library, Pool, open_library
 from prunus.runtime.plan import make_plan
 
-
 Floats = NDArray[np.float32]
 FAST_BUDGET_S, FULL_BUDGET_S = 0.02, 0.5  # per candidate
 
@@ -120,5 +119,3 @@ def layer_shape(layer: Layer, graph: Graph, isa: Isa, threads: int) -> LayerShap
         vectors = -(-((out[2] - 1) * (out[3] + reach) + out[3]) // isa.lanes)
     m, k = layer.matrix.shape
     return LayerShape(m, k * layer.groups, layer.groups, vectors, threads)
-
-

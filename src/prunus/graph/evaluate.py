@@ -103,7 +103,9 @@ def _conv_transpose(node: Node, graph: Graph, x: Array, *rest: Array) -> Array:
     n, o, oh, ow = graph.values[node.outputs[0]].shape
     kh, kw = weight.shape[2:]
     h, w = x.shape[2:]
-    full = np.zeros((n, o, max((h - 1) * sh + (kh - 1) * dh + 1, top + oh), max((w - 1) * sw + (kw - 1) * dw + 1, left + ow)))
+    full = np.zeros(
+        (n, o, max((h - 1) * sh + (kh - 1) * dh + 1, top + oh), max((w - 1) * sw + (kw - 1) * dw + 1, left + ow))
+    )
     for ky in range(kh):
         for kx in range(kw):
             parts = [
@@ -127,9 +129,9 @@ def _pool(node: Node, graph: Graph, x: Array) -> Array:
     arguments = (node.attrs["kernel"], node.attrs["strides"], dilations, oh, ow)
     view = _windows(_padded(x, node.attrs["pads"], 0 if average else -np.inf), *arguments)
     if not average:
-        return view.max((4, 5))
+        return np.asarray(view.max((4, 5)))
     ones = _padded(np.ones_like(x), node.attrs["pads"], float(node.attrs["count_include_pad"]))
-    return view.sum((4, 5), dtype=np.float64) / _windows(ones, *arguments).sum((4, 5))
+    return np.asarray(view.sum((4, 5), dtype=np.float64) / _windows(ones, *arguments).sum((4, 5)))
 
 
 def _binary(node: Node, graph: Graph, *inputs: Array) -> Array:
@@ -147,7 +149,7 @@ def _binary(node: Node, graph: Graph, *inputs: Array) -> Array:
 def _softmax(node: Node, graph: Graph, x: Array) -> Array:
     a = x.astype(np.float64) - x.max(node.attrs["axis"], keepdims=True)
     total = np.exp(a).sum(node.attrs["axis"], keepdims=True)
-    return a - np.log(total) if node.attrs["log"] else np.exp(a) / total
+    return np.asarray(a - np.log(total) if node.attrs["log"] else np.exp(a) / total)
 
 
 def _resize(node: Node, graph: Graph, x: Array) -> Array:

@@ -71,7 +71,7 @@ def fold_pads(graph: Graph) -> Graph:
         spatial = len(both) == 4 and not any(p for pair in both[:2] for p in pair)
         if not spatial or pad.attrs["mode"] != "constant" or pad.attrs["value"] != 0:
             return None
-        takes = node.op == "conv" or node.op == "avg_pool" and node.attrs["count_include_pad"]
+        takes = node.op == "conv" or (node.op == "avg_pool" and node.attrs["count_include_pad"])
         if not takes or node.inputs[0] != pad.outputs[0] or len(node.inputs) > 1:
             return None
         (top, bottom), (left, right) = both[2:]
@@ -96,7 +96,7 @@ def fold_scale_shift(graph: Graph) -> Graph:
                 "shift": _keep(constants, f"{name}.shift", constants[first.attrs["shift"]] * scale + shift),
             }
             return replace(first, outputs=node.outputs, attrs=both)
-        if not _open(first) or first.op == "gemm" and len(graph.values[name].shape) != 2:
+        if not _open(first) or (first.op == "gemm" and len(graph.values[name].shape) != 2):
             return None
         weight, bias = first.attrs["weight"], first.attrs["bias"]
         if not (scale == 1).all():
@@ -134,7 +134,7 @@ def fold_bias(graph: Graph) -> Graph:
     def merge(first: Node, node: Node) -> Node | None:
         constant = constants[node.attrs["constant"]]
         o = graph.values[node.outputs[0]].shape[-1]
-        along = constant.size == 1 or constant.ndim > 0 and constant.shape[-1] == o == constant.size
+        along = constant.size == 1 or (constant.ndim > 0 and constant.shape[-1] == o == constant.size)
         if not _open(first) or not along or graph.values[node.outputs[0]].shape != graph.values[first.outputs[0]].shape:
             return None
         before = constants[first.attrs["bias"]] if first.attrs["bias"] is not None else np.float32(0)
@@ -184,7 +184,9 @@ def fuse_activations(graph: Graph) -> Graph:
     def merge(first: Node, node: Node) -> Node | None:
         if first.attrs["activation"] is not None:
             return None
-        if node.attrs["slope"] is not None and len(graph.values[node.outputs[0]].shape) != (2 if first.op == "gemm" else 4):
+        if node.attrs["slope"] is not None and len(graph.values[node.outputs[0]].shape) != (
+            2 if first.op == "gemm" else 4
+        ):
             return None
         attrs = {**first.attrs, "activation": node.attrs["activation"], "slope": node.attrs["slope"]}
         return replace(first, outputs=node.outputs, attrs=attrs)

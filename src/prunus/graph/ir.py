@@ -75,7 +75,15 @@ OPS: dict[str, tuple[str, ...]] = {
     "conv": ("weight", "strides", "pads", "dilations", "group", "bias", "activation", "slope"),
     # weight float32[i, o / group, kh, kw]
     "conv_transpose": (
-        "weight", "strides", "pads", "output_pads", "dilations", "group", "bias", "activation", "slope",
+        "weight",
+        "strides",
+        "pads",
+        "output_pads",
+        "dilations",
+        "group",
+        "bias",
+        "activation",
+        "slope",
     ),
     # x[..., k] by constant weight float32[o, k]: outputs first, alpha and beta folded in
     "gemm": ("weight", "bias", "activation", "slope"),

@@ -23,7 +23,7 @@ def load_model(source: str | Path | bytes | onnx.ModelProto) -> onnx.ModelProto:
     if isinstance(source, onnx.ModelProto):
         model = source
     elif isinstance(source, bytes):
-        model = _parse(source, "model of %d bytes" % len(source))
+        model = _parse(source, f"model of {len(source)} bytes")
     else:
         name = str(source)
         model = _read(Path(source))
@@ -68,7 +68,8 @@ def _check(model: onnx.ModelProto, name: str) -> None:
         _check_node(node, name)
         for value in node.input:
             if value and value not in made:
-                raise ModelError(f"{name}: node {node.name or node.op_type} reads {value!r}, which nothing makes before it")
+                reader = node.name or node.op_type
+                raise ModelError(f"{name}: node {reader} reads {value!r}, which nothing makes before it")
         made.update(node.output)
     for output in model.graph.output:
         if output.name not in made:
@@ -91,6 +92,8 @@ def check_weights(model: onnx.ModelProto, name: str) -> None:
     tensors = list(model.graph.initializer)
     tensors += [a.t for n in model.graph.node if n.op_type == "Constant" for a in n.attribute if a.name == "value"]
     for tensor in tensors:
+        if tensor.data_location == TensorProto.EXTERNAL:
+            raise ModelError(f"{name}: weight {tensor.name!r}: its values are in another file, which wasn't loaded")
         try:
             values = numpy_helper.to_array(tensor)
         except (ValueError, TypeError, KeyError) as error:

@@ -124,7 +124,9 @@ def _set_shapes(model: ir.Model, shapes: Shapes) -> bool:
     for value in model.graph.inputs:
         if value.shape is None:
             if value.name not in shapes:
-                raise ModelError(f"input {value.name!r} has no shape: give one (--input-shape {value.name}=1,3,224,224)")
+                raise ModelError(
+                    f"input {value.name!r} has no shape: give one (--input-shape {value.name}=1,3,224,224)"
+                )
             value.shape = ir.Shape(shapes[str(value.name)])
             symbolic.append(False)
             continue

@@ -104,7 +104,7 @@ def _model(
 ) -> onnx.ModelProto:  # fmt: skip
     tensors = []
     for value in initializers:
-        tensor = ir.to_proto(ir.convenience.get_const_tensor(value))
+        tensor = tensor_proto(value)
         tensor.name = str(value.name)
         tensors.append(tensor)
     graph = helper.make_graph(nodes, "part", [_info(v) for v in inputs], [_info(v) for v in outputs], tensors)
@@ -125,9 +125,16 @@ def _info(value: ir.Value) -> onnx.ValueInfoProto:
 def _constant_output(model: ir.Model, value: ir.Value, conversion: Conversion) -> Node:
     """An output that is a constant: a model without inputs."""
     name = str(value.name)
-    tensor = ir.to_proto(ir.convenience.get_const_tensor(value))
+    tensor = tensor_proto(value)
     tensor.name = ""
     node = helper.make_node("Constant", [], [name], value=tensor)
     conversion.values[name] = Value(name, tuple(tensor.dims), dtype_of(value))
     proto = _model(model, [node], [], [value], [])
     return Node("onnxruntime", f"constant.{name}", (), (name,), {"model": proto.SerializeToString()})
+
+
+def tensor_proto(value: ir.Value) -> onnx.TensorProto:
+    """A constant as onnx spells it."""
+    tensor = ir.convenience.get_const_tensor(value)
+    assert tensor is not None, f"{value.name} is constant"
+    return ir.to_proto(tensor)

@@ -110,9 +110,5 @@ def convert(onnx_node: ir.Node, model: ir.Model, conversion: Conversion) -> list
     opset = model.opset_imports.get("", 1)
     name = onnx_node.name or str(onnx_node.outputs[0].name)
     return converter(
-        OnnxNode(
-            onnx_node.op_type, name, opset, tuple(onnx_node.inputs), tuple(onnx_node.outputs), attrs, conversion
-        )
+        OnnxNode(onnx_node.op_type, name, opset, tuple(onnx_node.inputs), tuple(onnx_node.outputs), attrs, conversion)
     )
-
-

@@ -25,7 +25,11 @@ def table(isa: Isa) -> str:
     """Text of table.h: one instance of the micro-kernel per height and number of vectors, and how to find them."""
     tiles = [(rows, vectors) for rows, most in isa.tiles for vectors in range(1, most + 1)]
     heights = [height // isa.lanes for height in isa.gemv_heights if height > 1]
-    lines = ["// Written by prunus.kernels.source: the micro-kernels of " + isa.target, "#pragma once", '#include "gemv.h"']
+    lines = [
+        "// Written by prunus.kernels.source: the micro-kernels of " + isa.target,
+        "#pragma once",
+        '#include "gemv.h"',
+    ]
     lines += [f"PRUNUS_GROUP({r}, {v}, prunus_f32_group_{r}x{v})" for r, v in tiles]
     lines += [f"PRUNUS_GEMV({u}, prunus_f32_gemv_{u})" for u in heights]
     tallest, widest = max(r for r, _ in tiles), max(v for _, v in tiles)

@@ -51,9 +51,7 @@ def find(cc: str | None = None) -> Compiler:
     return Compiler(command, "ziglang " + _version((sys.executable, "-m", "ziglang", "version")), True)
 
 
-def build(
-    compiler: Compiler, isa: Isa, folder: Path, unit: str, output: str, extra: tuple[str, ...] = ()
-) -> None:
+def build(compiler: Compiler, isa: Isa, folder: Path, unit: str, output: str, extra: tuple[str, ...] = ()) -> None:
     """Compile `folder/unit` for `isa` into the shared library `folder/output`.
 
     Raises ToolchainError: the compiler failed; the message has its first lines.

@@ -15,8 +15,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto
-from prunus.graph.load import load_model
 
+from prunus.graph.load import load_model
 from prunus.pruning.onnx_weights import (
     FLOATS,
     LAYERS,
@@ -114,9 +114,7 @@ def prune_layers(
     reports: list[LayerReport] = []
     for name in dict.fromkeys(weight.name for weight in found):
         readers = [weight for weight in found if weight.name == name]
-        open_to = [
-            w for w, skip in zip(found, ignored, strict=False) if w.name == name and not skip
-        ]
+        open_to = [w for w, skip in zip(found, ignored, strict=False) if w.name == name and not skip]
         reports.append(_prune(pruned, readers, open_to, reads[name], scheme, target))
         if report is not None:
             report(reports[-1])
@@ -200,9 +198,7 @@ def _sparsity(array: NDArray[Any]) -> float:
     return 1 - int(np.count_nonzero(array)) / array.size if array.size else 0.0
 
 
-def _write_metadata(
-    model: ModelProto, scheme: Scheme, sparsity: float, reports: list[LayerReport]
-) -> None:
+def _write_metadata(model: ModelProto, scheme: Scheme, sparsity: float, reports: list[LayerReport]) -> None:
     """Replace the entries prunus.scheme, prunus.sparsity and prunus.layers of `metadata_props`."""
     layers = {
         layer.weight or layer.name: {

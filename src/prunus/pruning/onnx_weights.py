@@ -50,9 +50,7 @@ def layer_name(node: NodeProto) -> str:
     return node.name or node.output[0]
 
 
-def graphs(
-    graph: GraphProto, outer: ChainMap[str, TensorProto] | None = None
-) -> Iterator[tuple[GraphProto, Tensors]]:
+def graphs(graph: GraphProto, outer: ChainMap[str, TensorProto] | None = None) -> Iterator[tuple[GraphProto, Tensors]]:
     """The graph and those in its attributes (bodies of If, Loop), each with its constants."""
     own = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:

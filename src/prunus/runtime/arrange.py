@@ -76,9 +76,7 @@ def _contiguous_tensors(program: Program, shapes: Mapping[str, Shape]) -> set[st
     return flat
 
 
-def _concat_views(
-    program: Program, shapes: Mapping[str, Shape], flat: set[str]
-) -> dict[str, tuple[str, int]]:
+def _concat_views(program: Program, shapes: Mapping[str, Shape], flat: set[str]) -> dict[str, tuple[str, int]]:
     """Tensor -> (the concatenation's output that holds it, first channel)."""
     made = {name: op for op in program.ops for name in op.outputs}
     parents: dict[str, tuple[str, int]] = {}
@@ -134,5 +132,3 @@ class _Groups:
 
     def join(self, a: str, b: str) -> None:
         self.parent[self.of(a)] = self.of(b)
-
-

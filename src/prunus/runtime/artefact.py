@@ -70,7 +70,7 @@ def save(path: Path, program: Program, code: bytes) -> None:
     at = start
     for name, array in program.constants.items():
         gap = start + offsets[name] * 4 - at
-        data = memoryview(np.ascontiguousarray(array)).cast("B") if array.size else memoryview(b"")
+        data = np.ascontiguousarray(array).ravel().view(np.uint8).data if array.size else memoryview(b"")
         parts += [bytes(gap), data]
         at += gap + array.nbytes
     digest = hashlib.sha256()

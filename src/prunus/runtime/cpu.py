@@ -2,7 +2,7 @@
 
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 # Targets in order of preference, with the CPU features (as Linux spells them) that their code uses. An artefact names
@@ -55,12 +55,10 @@ def describe() -> Cpu:
     machine = {"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
     features = frozenset((fields.get("flags") or fields.get("Features") or "").split())
     caches = _caches()
-    found = Cpu(
-        fields.get("model name") or platform.processor() or machine,
-        machine, features, *(caches.get(level, 0) for level in (1, 2, 3)), physical_cores(), (),
-    )  # fmt: skip
-    targets = tuple(target for target in TARGETS if not found.missing(target))
-    return Cpu(**{**found.__dict__, "targets": targets})
+    name = fields.get("model name") or platform.processor() or machine
+    l1, l2, l3 = (caches.get(level, 0) for level in (1, 2, 3))
+    found = Cpu(name, machine, features, l1, l2, l3, physical_cores(), ())
+    return replace(found, targets=tuple(target for target in TARGETS if not found.missing(target)))
 
 
 def physical_cores() -> int:

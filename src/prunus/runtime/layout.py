@@ -77,9 +77,7 @@ def planar(shape: Shape, pitch: int, top: int, left: int, bottom: int, right: in
 
 def channels_of(parent: Layout, shape: Shape, channel: int) -> Layout:
     """The layout of a view of some channels of a planar tensor, from `channel` on."""
-    return Layout(
-        shape, parent.strides, parent.first + channel * parent.plane, parent.size, parent.front, parent.tail
-    )
+    return Layout(shape, parent.strides, parent.first + channel * parent.plane, parent.size, parent.front, parent.tail)
 
 
 def up(value: int, multiple: int) -> int:

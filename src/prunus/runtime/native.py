@@ -94,9 +94,7 @@ class Bound:
         self.arena = allocate(plan.arena)
         self.scratch = np.zeros(plan.scratch * threads + 16, np.float32)
 
-    def run(
-        self, pool: Pool, stage: Stage, ports: list[NDArray[Any]], times: NDArray[np.int64] | None = None
-    ) -> None:
+    def run(self, pool: Pool, stage: Stage, ports: list[NDArray[Any]], times: NDArray[np.int64] | None = None) -> None:
         """Run a stage's records; `times` gets nanoseconds per record of the stage, added."""
         spaces = [self.arena, self.constants, self.plan.tables, *ports]
         pointers = (ctypes.c_void_p * len(spaces))(*(space.ctypes.data for space in spaces))

@@ -62,6 +62,4 @@ class Program:
 
 def outside_tensors(program: Program) -> set[str]:
     """Tensors that never lie in the arena: what only other engines and the caller touch (not float32, or -1 dims)."""
-    return {
-        name for name, tensor in program.tensors.items() if tensor.dtype != "float32" or -1 in tensor.shape
-    }
+    return {name for name, tensor in program.tensors.items() if tensor.dtype != "float32" or -1 in tensor.shape}

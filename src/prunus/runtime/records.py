@@ -90,14 +90,17 @@ def record(kind: str, **fields: int) -> list[int]:
     names = RECORDS[kind]
     unknown = set(fields) - set(names)
     assert not unknown, f"{kind} has no fields {sorted(unknown)}"
-    values = [int(fields.get(name, 1 if name in _SIZES or name[:7] == "reduced" and name[7].isdigit() else 0))
+    values = [int(fields.get(name, 1 if name in _SIZES or (name[:7] == "reduced" and name[7].isdigit()) else 0))
               for name in names]  # fmt: skip
     return [KINDS[kind], len(names) + 2, *values]
 
 
 def c_header() -> str:
     """Text of records.h: the same numbers as C enumerations."""
-    lines = ["// Written by prunus.runtime.records: kinds of records and the positions of their fields.", "#pragma once"]
+    lines = [
+        "// Written by prunus.runtime.records: kinds of records and the positions of their fields.",
+        "#pragma once",
+    ]
     lines.append("enum { " + ", ".join(f"PRUNUS_{k.upper()} = {n}" for k, n in KINDS.items()) + " };")
     for kind, names in RECORDS.items():
         fields = ", ".join(f"{kind.upper()}_{name.upper()} = {i + 2}" for i, name in enumerate(names))

@@ -288,4 +288,3 @@ def _count(records: NDArray[np.int64], stage: Stage) -> int:
         place += int(records[place + 1])
         n += 1
     return n
-

@@ -63,10 +63,7 @@ def _top_in_scopes(
     split = extent - extent % length
     slice_size = int(np.prod(grid.view)) // extent
     whole, rest = split // length, extent - split
-    if n_kept is None:
-        quotas = _balanced(whole, length, rest, density)
-    else:
-        quotas = _fixed(whole, length, rest, n_kept)
+    quotas = _balanced(whole, length, rest, density) if n_kept is None else _fixed(whole, length, rest, n_kept)
     sure_whole, sure_rest, next_whole, next_rest, missing = quotas
     keep = np.zeros(score.shape, bool)
     rival = np.zeros(score.shape, bool)

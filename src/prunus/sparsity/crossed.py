@@ -48,9 +48,7 @@ class _Region:
         return self.n_down * self.n_across
 
 
-def project_crossed(
-    weights: NDArray[Any], scheme: Scheme, density: float, split: float = 0.5
-) -> Bools:
+def project_crossed(weights: NDArray[Any], scheme: Scheme, density: float, split: float = 0.5) -> Bools:
     """bool like `weights`: rows and columns of each block that stay, `density` of the weights.
 
     split: share of the compression that rows carry: rows keep density**split of each block and
@@ -76,9 +74,7 @@ def project_crossed(
     return mask.reshape(weights.shape)
 
 
-def _plan(
-    shape: tuple[int, int], rows: int, cols: int, density: float, split: float
-) -> list[_Region]:
+def _plan(shape: tuple[int, int], rows: int, cols: int, density: float, split: float) -> list[_Region]:
     """The up to four regions of equal blocks, with counts that together meet `density`."""
     regions = []
     for top_row, n_down, height in _pieces(shape[0], rows):
@@ -122,9 +118,7 @@ def _project_region(scaled: NDArray[Any], mask: Bools, region: _Region) -> None:
         return
     count = region.fine + (region.n_extra > 0)
     n = region.n_blocks
-    short, long = (
-        sorted((region.height, region.width)) if region.flip else (region.height, region.width)
-    )
+    short, long = sorted((region.height, region.width)) if region.flip else (region.height, region.width)
     coarse, fine = np.zeros((n, short), bool), np.zeros((n, long), bool)
     weakest = np.zeros(n, scaled.dtype)
     steps = list(slabs(region.n_down, scaled.shape[1] * region.height))
@@ -143,9 +137,7 @@ def _project_region(scaled: NDArray[Any], mask: Bools, region: _Region) -> None:
             last = long - 1 - chosen[:, ::-1].argmin(1)
             fine[blocks, last] = False
             if region.fine:
-                coarse[blocks], fine[blocks] = _improve(
-                    tiles, fine[blocks], region.coarse, region.fine
-                )
+                coarse[blocks], fine[blocks] = _improve(tiles, fine[blocks], region.coarse, region.fine)
     for step in steps:
         blocks = slice(step.start * region.n_across, step.stop * region.n_across)
         kept = coarse[blocks, :, None] & fine[blocks, None, :]

@@ -129,9 +129,7 @@ def _balanced_extent(mask: Bools, scheme: Scheme, along: int) -> int:
     return best
 
 
-def _staircase(
-    mask: Bools, name: str, heights: tuple[int, ...], widths: tuple[int, ...]
-) -> Iterator[Scheme]:
+def _staircase(mask: Bools, name: str, heights: tuple[int, ...], widths: tuple[int, ...]) -> Iterator[Scheme]:
     """The block sizes that the mask obeys and that neither twice the height nor twice the width
     would.
     """

@@ -46,10 +46,9 @@ class Encoding:
 def column_starts(encoding: Encoding) -> Ints:
     """int64[groups]: where each group's columns start in `columns`; SHARED ones start where the one before does."""
     own = np.where(encoding.flags & SHARED, 0, encoding.counts)
-    ends = np.cumsum(own)
-    starts = ends - own
+    starts = np.asarray(np.cumsum(own) - own, np.int64)
     owner = np.maximum.accumulate(np.where(encoding.flags & SHARED, 0, np.arange(len(own))))
-    return starts[owner] if len(own) else starts
+    return np.asarray(starts[owner], np.int64) if len(own) else starts
 
 
 def value_starts(encoding: Encoding) -> Ints:
@@ -131,7 +130,8 @@ def encode_blocks(
     mask = np.zeros((strips * high, across * wide), bool)
     mask[:m, :k] = matrix != 0
     tiles = mask.reshape(strips, high, across, wide)
-    row_kept, column_kept = tiles.any(3).swapaxes(1, 2), tiles.any(1)  # [strip, across, high], [strip, across, wide]
+    row_kept: NDArray[np.bool_] = np.moveaxis(np.any(tiles, axis=3), 1, 2)  # [strip, across, high]
+    column_kept: NDArray[np.bool_] = np.any(tiles, axis=1)  # [strip, across, wide]
     builder = _Builder(matrix)
     tallest = max(heights)
     per_section = max(1, section_rows // high)

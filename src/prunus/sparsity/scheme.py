@@ -42,22 +42,15 @@ class Scheme:
 
     def __post_init__(self) -> None:
         if self.name not in FORMS:
-            raise SchemeError(
-                f"unknown scheme {self.name!r}: expected one of {', '.join(FORMS.values())}"
-            )
+            raise SchemeError(f"unknown scheme {self.name!r}: expected one of {', '.join(FORMS.values())}")
         n_numbers = len(re.findall(r"\d+", FORMS[self.name]))
         if len(self.block) != n_numbers or any(number < 1 for number in self.block):
             expected = f"{n_numbers} positive numbers" if n_numbers else "no numbers"
-            raise SchemeError(
-                f"scheme {self.name} with {self.block}: expected {expected}, as in "
-                f"{FORMS[self.name]}"
-            )
+            raise SchemeError(f"scheme {self.name} with {self.block}: expected {expected}, as in {FORMS[self.name]}")
         if self.name == "n:m" and self.block[0] >= self.block[1]:
             raise SchemeError(f"scheme {self}: expected fewer kept than there are, as in 2:4")
         if self.name == "pattern" and self.block[0] > 8:
-            raise SchemeError(
-                f"scheme {self}: expected 1 to 8 kept of the 9 weights, as in pattern:4"
-            )
+            raise SchemeError(f"scheme {self}: expected 1 to 8 kept of the 9 weights, as in pattern:4")
 
     def __str__(self) -> str:
         if self.name == "n:m":
@@ -89,9 +82,5 @@ def parse(text: "str | Scheme") -> Scheme:
 def _unknown(text: str, name: str) -> str:
     words = [form.partition(":")[0] for form in FORMS.values()]
     near = difflib.get_close_matches(name.strip().lower().replace("_", "-"), words, n=1)
-    hint = (
-        f"; did you mean {next(f for f in FORMS.values() if f.startswith(near[0]))}?"
-        if near
-        else ""
-    )
+    hint = f"; did you mean {next(f for f in FORMS.values() if f.startswith(near[0]))}?" if near else ""
     return f"unknown scheme {text!r}: expected one of {', '.join(FORMS.values())}{hint}"

@@ -47,7 +47,12 @@ def prelu(n: OnnxNode) -> list[Node] | Refusal:
         kind = Activation("leaky_relu", (float(slope.ravel()[0]),))
         return n.node("activation", (n.input(),), activation=kind, slope=None)
     place = len(shape) - slope.ndim
-    if len(shape) < 2 or slope.size != shape[1] or not 0 <= 1 - place < slope.ndim or slope.shape[1 - place] != shape[1]:
+    if (
+        len(shape) < 2
+        or slope.size != shape[1]
+        or not 0 <= 1 - place < slope.ndim
+        or slope.shape[1 - place] != shape[1]
+    ):
         return Refusal("a slope that isn't per channel")
     name = n.conversion.constant(n.input(1), slope.ravel())
     return n.node("activation", (n.input(),), activation=Activation("prelu"), slope=name)

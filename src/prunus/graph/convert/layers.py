@@ -56,7 +56,9 @@ def conv_transpose(n: OnnxNode) -> list[Node] | Refusal:
     strides, dilations = n.attr("strides", [1] * len(kernel)), n.attr("dilations", [1] * len(kernel))
     extra = n.attr("output_padding", [0] * len(kernel))
     # what the output lacks of the full size is cut: by pads as given, else half before (SAME_UPPER) or after
-    full = [(i - 1) * s + (k - 1) * d + 1 + e for i, s, k, d, e in zip(size, strides, kernel, dilations, extra, strict=True)]
+    full = [
+        (i - 1) * s + (k - 1) * d + 1 + e for i, s, k, d, e in zip(size, strides, kernel, dilations, extra, strict=True)
+    ]
     pads = list(n.attr("pads", [0] * (2 * len(kernel))))
     if n.attr("output_shape") or n.attr("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER"):
         total = [f - o for f, o in zip(full, out, strict=True)]

@@ -47,10 +47,10 @@ def reads_directly(op: Op, x: Layout, out: Layout) -> bool:
     if len(x.shape) != 4 or len(x.strides) != 4 or x.strides[3] != 1:
         return False
     if out.shape[2] * out.shape[3] == 1:
-        return (top, left, bottom, right) == (0, 0, 0, 0)
+        return not any(op.attrs["pads"])
     if tuple(op.attrs["strides"]) != (1, 1) or x.pitch != out.pitch or x.plane % LINE or x.first % LINE:
         return False
-    return (
+    return bool(
         x.pitch >= x.shape[3] + max(left, right)
         and x.front >= top * x.pitch + left
         and x.tail >= bottom * x.pitch + right
@@ -150,9 +150,7 @@ def group_table(encoding: Encoding) -> tuple[NDArray[np.int32], NDArray[np.int64
     head, heights = 4, encoding.heights
     starts = np.cumsum(heights + head) - (heights + head)
     table = np.zeros(int((heights + head).sum()), np.int32)
-    for i, column in enumerate(
-        (encoding.counts, encoding.flags & 3, column_starts(encoding), value_starts(encoding))
-    ):
+    for i, column in enumerate((encoding.counts, encoding.flags & 3, column_starts(encoding), value_starts(encoding))):
         table[starts + i] = column
     row_starts = np.cumsum(heights) - heights
     within = np.arange(len(encoding.rows)) - np.repeat(row_starts, heights)
@@ -160,9 +158,7 @@ def group_table(encoding: Encoding) -> tuple[NDArray[np.int32], NDArray[np.int64
     return table, starts
 
 
-def call_table(
-    encoding: Encoding, starts: NDArray[np.int64]
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def call_table(encoding: Encoding, starts: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Runs of groups of one height (height, start, groups), and the first run of each section."""
     n = len(encoding.heights)
     if n == 0:

@@ -1,6 +1,7 @@
 """Operators that only move elements: copies of boxes between strided tensors."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from prunus.runtime.layout import c_strides
 from prunus.runtime.lower.context import Draft, as_contiguous, clear_padding, copy
@@ -71,7 +72,7 @@ def concat(draft: Draft, op: Op) -> None:
 
 
 def interleave(draft: Draft, op: Op) -> None:
-    """[n, o * sh * sw, h, w] -> [n, o, ~h * sh, ~w * sw]: channel (o, a, b) fills the pixels (y * sh + a, x * sw + b)."""
+    """[n, o * sh * sw, h, w] -> [n, o, ~h * sh, ~w * sw]: channel (o, a, b) fills pixels (y * sh + a, x * sw + b)."""
     x, out = draft.layout(op.inputs[0]), draft.layout(op.outputs[0])
     sh, sw = op.attrs["strides"]
     clear_padding(draft, op.outputs[0])
@@ -87,6 +88,13 @@ def interleave(draft: Draft, op: Op) -> None:
             )  # fmt: skip
 
 
+def _reflected(place: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """Positions mirrored at the first and last element, as often as need be."""
+    period = max(2 * (size - 1), 1)
+    folded = np.abs(place) % period
+    return np.where(folded < size, folded, period - folded)
+
+
 def pad(draft: Draft, op: Op) -> None:
     """Padding by a constant on any axis, or by mirrored or repeated edges on the last two."""
     x, out = draft.layout(op.inputs[0]), draft.layout(op.outputs[0])
@@ -96,8 +104,9 @@ def pad(draft: Draft, op: Op) -> None:
         tables = []
         for axis in (-2, -1):
             low, high = op.attrs["pads"][axis]
-            mode = "reflect" if op.attrs["mode"] == "reflect" else "edge"
-            tables.append(np.pad(np.arange(x.shape[axis]), (low, high), mode=mode))
+            place = np.arange(-low, x.shape[axis] + high)
+            tables.append(_reflected(place, x.shape[axis]) if op.attrs["mode"] == "reflect" else
+                          np.clip(place, 0, x.shape[axis] - 1))  # fmt: skip
         zeros = [np.zeros(len(t), np.float32) for t in tables]
         lookup(draft, op, (tables[0], tables[0], zeros[0]), (tables[1], tables[1], zeros[1]), blend=False)
         return
