@@ -22,7 +22,8 @@ import onnx
 
 import prunus
 from prunus.benchmark.engines import ENGINES
-from prunus.benchmark.interleave import interleave
+from prunus.benchmark.race import benchmark, paired_ratio
+from prunus.benchmark.sessions import Setting
 from prunus.runtime.cpu import describe
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -41,36 +42,34 @@ COMPILE_S = 20.0
 ERROR = 1e-4
 
 
-def measure(scheme: str | None, sparsity: float, rounds: int, threads: int) -> dict[str, Any]:
-    """One row: compile, check, race."""
+def measure(scheme: str | None, sparsity: float, time_s: float, threads: int) -> dict[str, Any]:
+    """One row: prune, compile, check, race."""
     model = ZOO["resnet50"]()
-    first = model.graph.node[0].name
     if scheme:
-        model = prunus.prune_onnx(model, scheme=scheme, sparsity=sparsity, ignore=[first])
+        model = prunus.prune_onnx(model, scheme=scheme, sparsity=sparsity, ignore=[model.graph.node[0].name])
     weights = [onnx.numpy_helper.to_array(t) for t in model.graph.initializer]
     kept = sum(int(np.count_nonzero(w)) for w in weights if w.ndim > 1)
-    start = time.perf_counter()
-    session = prunus.compile(model, threads=threads)
-    compile_s = time.perf_counter() - start
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.prunus"
-        session.save(path)
-        size = path.stat().st_size
-    feeds = {"x": np.random.default_rng(0).standard_normal((1, 3, 224, 224), np.float32)}
-    calls = {"prunus": lambda: session.run(None, feeds)}
-    expected = None
-    for name in ("onnxruntime", "openvino"):
-        peer = ENGINES[name](model.SerializeToString(), threads=threads)
-        calls[name] = lambda peer=peer: peer.run(feeds)
-        expected = calls[name]()[0] if expected is None else expected
-    error = float(np.abs(session.run(None, feeds)[0] - expected).max() / np.abs(expected).max())
-    times = interleave(calls, rounds=rounds)
-    best = min((name for name in calls if name != "prunus"), key=lambda name: times[name].median_s)
+        source, artefact = Path(folder) / "resnet50.onnx", Path(folder) / "resnet50.prunus"
+        onnx.save(model, source)
+        start = time.perf_counter()
+        session = prunus.compile(source, threads=threads)
+        compile_s = time.perf_counter() - start
+        session.save(artefact)
+        del session
+        result = benchmark([artefact, source], list(ENGINES), Setting(threads), time_s=time_s, footprints=False)
+        size = artefact.stat().st_size
+    assert not result.mismatches, result.mismatches
+    own = next(row for row in result.rows if row.model.endswith(".prunus"))
+    peers = [row for row in result.rows if row.engine != "prunus" and row.median_ms]
+    best = min(peers, key=lambda row: row.median_ms or 0.0)
+    ratio = paired_ratio(own, best)
+    medians = {row.engine: round(row.median_ms or 0.0, 3) for row in (own, *peers)}
+    error = max((row.error for row in result.rows if row.error is not None), default=None)
     return {
         "scheme": scheme or "dense", "sparsity": sparsity, "threads": threads, "compile_s": round(compile_s, 2),
-        "error": error, "artefact_over_kept": round(size / (kept * 4), 4),
-        "ms": {name: round(t.median_s * 1e3, 3) for name, t in times.items()}, "best_peer": best,
-        "ratio": round(times[best].ratio, 3), "quartiles": [round(q, 3) for q in times[best].quartiles],
+        "error": error, "artefact_over_kept": round(size / (kept * 4), 4), "ms": medians, "best_peer": best.engine,
+        "ratio": round(ratio.median, 3), "quartiles": [round(ratio.lower, 3), round(ratio.upper, 3)],
     }  # fmt: skip
 
 
@@ -81,7 +80,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         f"ResNet-50, batch 1, 224 x 224, {head['threads']} thread, fp32, random weights, all but the first convolution "
         f"pruned; {head['machine']}, {head['date']}. Medians of one interleaved run by `python bench/first_light.py`.",
         "",
-        "| pruned | Prunus ms | onnxruntime ms | openvino ms | against the faster (quartiles) | compile s | file / kept weights |",
+        "| pruned | Prunus, ms | onnxruntime | openvino | against the faster (quartiles) | compile, s | file / kept |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -89,7 +88,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         name = "dense" if row["scheme"] == "dense" else f"`{row['scheme']}` {row['sparsity']:.0%}"
         lines.append(
             f"| {name} | {ms['prunus']:.1f} | {ms['onnxruntime']:.1f} | {ms['openvino']:.1f} | "
-            f"**{row['ratio']:.2f}x** ({low:.2f} to {high:.2f}) | {row['compile_s']:.1f} | {row['artefact_over_kept']:.2f} |"
+            f"**{row['ratio']:.2f}x** ({low:.2f} to {high:.2f}) | {row['compile_s']:.1f} | "
+            f"{row['artefact_over_kept']:.2f} |"
         )
     return "\n".join(lines)
 
@@ -105,7 +105,7 @@ def write_readme() -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--time", type=float, default=4.0, help="seconds of timed calls per engine")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--readme", action="store_true", help="only write the last run's table into README.md")
     arguments = parser.parse_args()
@@ -122,7 +122,7 @@ def main() -> int:
     RESULTS.parent.mkdir(exist_ok=True)
     short = False
     for work, scheme, sparsity, at_least, most_size in ROWS:
-        row = shared | measure(scheme, sparsity, arguments.rounds, arguments.threads)
+        row = shared | measure(scheme, sparsity, arguments.time, arguments.threads)
         with RESULTS.open("a") as file:
             file.write(json.dumps(row) + "\n")
         marks = {

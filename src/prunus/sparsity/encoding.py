@@ -54,7 +54,7 @@ def column_starts(encoding: Encoding) -> Ints:
 def value_starts(encoding: Encoding) -> Ints:
     """int64[groups]: where each group's values start in `values`."""
     sizes = encoding.heights * encoding.counts
-    return np.cumsum(sizes) - sizes
+    return np.asarray(np.cumsum(sizes) - sizes, np.int64)
 
 
 def decode(encoding: Encoding) -> Floats:
