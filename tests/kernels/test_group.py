@@ -22,8 +22,10 @@ def integers(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return rng.integers(-4, 5, shape).astype(np.float32)
 
 
-def encoding_of(matrix: np.ndarray, height: int, flags: tuple[int, ...], counts: list[int]) -> Encoding:
-    """Rows in groups of one height; each group's columns in `len(flags)` parts of `counts` columns."""
+def encoding_of(
+    matrix: np.ndarray, height: int, flags: tuple[int, ...], counts: list[int], parts: list[int] | None = None
+) -> Encoding:
+    """Rows in groups of one height; each group's columns in `len(flags)` stretches of `counts` columns."""
     m = len(matrix)
     assert m % height == 0
     heights, n, f, rows, columns, values = [], [], [], [], [], []
@@ -36,7 +38,7 @@ def encoding_of(matrix: np.ndarray, height: int, flags: tuple[int, ...], counts:
             values.append(matrix[first : first + height, low:high].T.ravel())
     return Encoding(
         matrix.shape, np.array(heights), np.array(n), np.array(f), np.concatenate(rows), np.concatenate(columns),
-        np.concatenate(values).astype(np.float32), np.array([0, len(heights)]),
+        np.concatenate(values).astype(np.float32), np.array(parts or [0, len(heights)]), np.array([0, len(heights)]),
     )  # fmt: skip
 
 
@@ -51,7 +53,7 @@ def run_conv(
     plane = plane or width + 3
     guard = 32
     groups, starts = group_table(encoding)
-    calls, sections = call_table(encoding, starts)
+    calls, part_starts, sections = call_table(encoding, starts)
     tables: list[np.ndarray] = []
     places = {}
 
@@ -60,7 +62,7 @@ def run_conv(
         tables.append(np.ascontiguousarray(values, np.int32).ravel())
 
     table("offsets", windows[encoding.columns])
-    table("groups", groups), table("calls", calls), table("sections", sections)
+    table("groups", groups), table("calls", calls), table("parts", part_starts), table("sections", sections)
     if mask is not None:
         table("mask", mask)
     constants = [encoding.values]
@@ -81,7 +83,7 @@ def run_conv(
             residual=NOWHERE if residual is None else address(ARENA, res_at), residual_plane=plane,
             weights=address(CONSTANTS, 0), n_sections=len(sections) - 1, activation=ACTIVATIONS[kind],
             p0=float_bits(p0), p1=float_bits(p1), vectors=vectors, tile=tile, tiles_per_task=per_task,
-            pixels_outer=outer, rows=m, **({"mask": NOWHERE} | places),
+            pixels_outer=outer, rows=m, sums_in_out=int(len(part_starts) > len(sections)), **({"mask": NOWHERE} | places),
         ), np.int64,
     )  # fmt: skip
     before = arena.copy()
@@ -127,6 +129,22 @@ def test_partial_sums_add_up(runner: Runner) -> None:
         assert_array_equal(got, expected(matrix, x, windows, width), err_msg=f"{height}x{vectors}")
 
 
+def test_partial_sums_wait_in_the_output(runner: Runner) -> None:
+    """A task goes over its tiles once per part; the epilogue comes only at the end."""
+    rng = np.random.default_rng(4)
+    for vectors, tile in ((7, 3), (5, 2), (1, 3)):
+        width = vectors * runner.isa.lanes
+        windows, x, matrix, bias = (
+            rng.permutation(40)[:K],
+            integers(rng, width + 64),
+            integers(rng, 4, K),
+            integers(rng, 4),
+        )
+        encoding = encoding_of(matrix, 2, (0, LOAD, LOAD | FINAL), [4, 3, 4], [0, 2, 4, 6])
+        got = run_conv(runner, encoding, x, windows, vectors, tile, per_task=2, bias=bias, activation=("relu", 0, 0))
+        assert_array_equal(got, np.maximum(expected(matrix, x, windows, width) + bias[:, None], 0))
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("outer", [0, 1])
 def test_tiles_sections_and_threads_cover_everything_once(runner: Runner, threads: int, outer: int) -> None:
@@ -135,7 +153,7 @@ def test_tiles_sections_and_threads_cover_everything_once(runner: Runner, thread
         width = vectors * runner.isa.lanes
         windows, x, matrix = rng.permutation(40)[:K], integers(rng, width + 64), integers(rng, 12, K)
         whole = encoding_of(matrix, 2, (FINAL,), [K])
-        parts = Encoding(**{**whole.__dict__, "sections": np.array([0, 2, 3, 6])})
+        parts = Encoding(**{**whole.__dict__, "parts": np.array([0, 2, 3, 6]), "sections": np.array([0, 2, 3, 6])})
         got = run_conv(runner, parts, x, windows, vectors, tile, threads=threads, per_task=per_task, outer=outer)
         assert_array_equal(got, expected(matrix, x, windows, width), err_msg=f"{vectors} by {tile}")
 

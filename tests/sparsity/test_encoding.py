@@ -192,7 +192,7 @@ def test_compact_and_expand(matrix: Matrix, heights: tuple[int, ...], chunk: int
     encoding = encode_rows(matrix, heights, 64, chunk=chunk)
     again = expand(encoding.shape, compact(encoding))
     assert again.shape == encoding.shape
-    for name in ("heights", "counts", "flags", "rows", "columns", "sections", "values"):
+    for name in ("heights", "counts", "flags", "rows", "columns", "parts", "sections", "values"):
         array = getattr(again, name)
         np.testing.assert_array_equal(array, getattr(encoding, name))
         assert array.dtype == (np.float32 if name == "values" else np.int64)

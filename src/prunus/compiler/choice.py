@@ -70,6 +70,9 @@ def join(parts: Sequence[Encoding], rows: Sequence[int], columns: Sequence[int],
         if held >= section_values or i == len(parts) - 1:
             sections.append(int(first[i + 1]))
             held = 0
+    chunked = any(len(part.parts) > len(part.sections) for part in parts)
+    parts_of = np.unique(np.concatenate([part.parts + at for part, at in zip(parts, first, strict=False)]))
+    parts_of = parts_of if chunked else np.array(sections)
     return Encoding(
         shape,
         np.concatenate([part.heights for part in parts]),
@@ -78,6 +81,7 @@ def join(parts: Sequence[Encoding], rows: Sequence[int], columns: Sequence[int],
         np.concatenate([part.rows + at for part, at in zip(parts, rows, strict=True)]),
         np.concatenate([part.columns + at for part, at in zip(parts, columns, strict=True)]),
         np.concatenate([part.values for part in parts]),
+        np.array(parts_of, np.int64),
         np.array(sections, np.int64),
     )
 
@@ -134,8 +138,10 @@ def examine(matrix: Floats) -> Zeros:
 
 
 SECTION_VALUES = 60000  # of weights that stay in a second-level cache of 512 KB while pixels go by
+L1_VECTORS = 512  # of 32 bytes: half of a first-level cache of 32 KB
+LEAST_KEPT = 64  # columns per group and chunk, to pay for loading and storing the sums
 TASKS_PER_THREAD = 8
-MOST_TILES = 64  # per task
+MOST_TILES = 64  # per task, where several sections share them
 
 
 def candidates(shape: LayerShape, zeros: Zeros, isa: Isa) -> list[Choice]:
@@ -150,52 +156,68 @@ def _candidates(shape: LayerShape, zeros: Zeros, isa: Isa) -> list[Choice]:
     if shape.groups > 1 and shape.m == shape.groups:
         return [_rows(shape, zeros, isa, (1,), tile) for tile in (6, 4, 8)]
     if zeros.block:
-        return [*_block_choices(shape, zeros, zeros.block, isa), _rows(shape, zeros, isa, (1,), 8)]
-    found = []
+        return [*_block_choices(shape, zeros, zeros.block, isa), *_orders(shape, zeros, isa, (1,), 8)]
     if zeros.sharing >= 2:
-        for height in (h for h in (6, 4, 8, 12, 16) if h in most and zeros.sharing >= min(h, 4)):
-            heights, tile = tuple(h for h in (height, 4, 3, 2, 1) if h <= height), most[height]
-            found.append(_rows(shape, zeros, isa, heights, tile))
-            if zeros.density > 0.5:
-                chunks = (256,) if tile <= 2 else (128, 256)
-                found += [_rows(shape, zeros, isa, heights, tile, chunk=c) for c in chunks if c < shape.k]
-        if not found:
-            found = [_rows(shape, zeros, isa, (2, 1), most[2]), _rows(shape, zeros, isa, (3, 2, 1), most[3])]
-    else:
-        found = [_rows(shape, zeros, isa, (1,), tile) for tile in dict.fromkeys((8, 6, 4, most[1]))]
-        if zeros.density > 0.3:
-            found.append(_rows(shape, zeros, isa, (4, 2, 1), most[4], union=4))
-        elif zeros.density > 0.15:
-            found.append(_rows(shape, zeros, isa, (2, 1), most[2], union=2))
+        found = []
+        for height in _fitting_heights(zeros.sharing, most):
+            heights = tuple(h for h in (height, 4, 3, 2, 1) if h <= height)
+            found += _orders(shape, zeros, isa, heights, most[height])
+        return found
+    found = [choice for tile in (8, 6) for choice in _orders(shape, zeros, isa, (1,), tile)]
+    found += [_rows(shape, zeros, isa, (1,), tile) for tile in (4, most[1])]
+    if zeros.density > 0.3:
+        found.append(_rows(shape, zeros, isa, (4, 2, 1), most[4], union=4))
+    elif zeros.density > 0.15:
+        found.append(_rows(shape, zeros, isa, (2, 1), most[2], union=2))
+    return found
+
+
+def _fitting_heights(sharing: float, most: dict[int, int]) -> list[int]:
+    """Heights that classes of rows alike fill, with at least two vectors of pixels; the four that do most per load."""
+    fits = [h for h in most if h > 1 and most[h] > 1 and (sharing % h == 0 or sharing >= 4 * h)]
+    fits.sort(key=lambda h: -h * most[h] / (h + most[h]))
+    return fits[:4] or [2]
+
+
+def _orders(shape: LayerShape, zeros: Zeros, isa: Isa, heights: tuple[int, ...], tile: int) -> list[Choice]:
+    """Whole rows, in three orders: many rows over one tile after another; one group over all pixels before the next, so
+    that memory is written in few long streams; and, where columns are many, in chunks of columns."""
+    found = [_rows(shape, zeros, isa, heights, tile), _rows(shape, zeros, isa, heights, tile, section=1)]
+    chunk = max(L1_VECTORS // tile, round(LEAST_KEPT / max(zeros.density, 1e-3)))
+    if chunk * 1.5 < shape.k / shape.groups:
+        found.append(_rows(shape, zeros, isa, heights, tile, chunk=chunk))
     return found
 
 
 def _rows(
-    shape: LayerShape, zeros: Zeros, isa: Isa, heights: tuple[int, ...], tile: int, chunk: int = 0, union: int = 1
-) -> Choice:
+    shape: LayerShape, zeros: Zeros, isa: Isa, heights: tuple[int, ...], tile: int, chunk: int = 0, union: int = 1,
+    section: int = SECTION_VALUES,
+) -> Choice:  # fmt: skip
     """Whole rows at these heights: sections that stay in cache, and tasks enough for all threads."""
     most = dict(isa.tiles)
     tile = min(tile, shape.vectors, most[1])
     heights = tuple(h for h in heights if most[h] >= tile)
     held = int(shape.m * shape.k / shape.groups * min(zeros.density * union, 1.0))
-    section, per_task = _work(shape, held, SECTION_VALUES, -(-shape.vectors // tile))
-    return Choice("rows", heights, tile, section, per_task, False, chunk, union)
+    held = held * chunk // shape.k if 0 < chunk < shape.k else held
+    values, per_task = _work(shape, held, section, -(-shape.vectors // tile))
+    return Choice("rows", heights, tile, values, per_task, False, chunk, union)
 
 
 def _work(shape: LayerShape, held: int, section: int, tiles: int) -> tuple[int, int]:
     """Values per section and tiles per task, so that there are some tasks for every thread."""
+    sections = max(1, min(-(-held // section), shape.m))
+    most = tiles if sections >= TASKS_PER_THREAD * shape.threads else MOST_TILES
     if shape.threads == 1:
-        return section, MOST_TILES
+        return section, most
     tasks = TASKS_PER_THREAD * shape.threads
-    sections = max(1, -(-held // section))
-    per_task = max(1, min(MOST_TILES, tiles * sections // tasks))
+    per_task = max(1, min(most, tiles * sections // tasks))
     if -(-tiles // per_task) * sections < tasks:
         sections = -(-tasks // -(-tiles // per_task))
-    return max(64, -(-held // sections)), per_task
+    return min(section, max(64, -(-held // sections))), per_task
 
 
 def _block_choices(shape: LayerShape, zeros: Zeros, block: tuple[int, int], isa: Isa) -> list[Choice]:
-    """Block by block, for rows pruned per block."""
+    """Block by block, for rows pruned per block: sections of many strips, and strip by strip."""
     most = dict(isa.tiles)
     wide = most.get(max(1, round(zeros.block_rows)), 1)
     found = []
@@ -203,11 +225,10 @@ def _block_choices(shape: LayerShape, zeros: Zeros, block: tuple[int, int], isa:
         tile = min(tile, shape.vectors)
         heights = tuple(h for h in most if most[h] >= tile)
         held = int(shape.m * shape.k * zeros.density)
-        values, per_task = _work(shape, held, SECTION_VALUES, -(-shape.vectors // tile))
-        rows = max(block[0], min(64, round(shape.m * values / max(held, 1))))
-        found.append(Choice("blocks", heights, tile, rows, per_task, False, block=block))
-        if rows > 16 >= block[0]:
-            found.append(Choice("blocks", heights, tile, 16, per_task, False, block=block))
+        for rows in dict.fromkeys((64, max(block[0], 16))):
+            values, per_task = _work(shape, held, max(1, held * rows // shape.m), -(-shape.vectors // tile))
+            rows = max(block[0], min(rows, round(shape.m * values / max(held, 1))))
+            found.append(Choice("blocks", heights, tile, rows, per_task, False, block=block))
     return found
 
 

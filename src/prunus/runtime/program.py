@@ -56,7 +56,7 @@ class Program:
     def encoding(self, op: Op) -> Encoding:
         """The row groups of an operator's weights."""
         prefix = op.attrs["encoding"]
-        names = ("heights", "counts", "flags", "rows", "columns", "sections", "values")
+        names = ("heights", "counts", "flags", "rows", "columns", "parts", "sections", "values")
         return expand(tuple(op.attrs["matrix"]), {n: np.asarray(self.constants[f"{prefix}.{n}"]) for n in names})
 
 

@@ -20,13 +20,13 @@ _OUT = tuple(f"out_stride{i}" for i in _AXES)
 _IN = tuple(f"in_stride{i}" for i in _AXES)
 _OTHER = tuple(f"other_stride{i}" for i in _AXES)
 _EPILOGUE = ("bias", "slope", "activation", "p0", "p1")
-_GROUPS = ("weights", "offsets", "groups", "calls", "sections", "n_sections")
+_GROUPS = ("weights", "offsets", "groups", "calls", "parts", "sections", "n_sections")
 
 RECORDS: Final[dict[str, tuple[str, ...]]] = {
     # row groups over a flat run of pixels; see kernels/c/group.h
     "conv": (
         "images", "x", "x_batch", "out", "out_batch", "plane", "residual", "residual_batch", "residual_plane",
-        *_GROUPS, *_EPILOGUE, "mask", "vectors", "tile", "tiles_per_task", "pixels_outer", "rows",
+        *_GROUPS, *_EPILOGUE, "mask", "vectors", "tile", "tiles_per_task", "pixels_outer", "rows", "sums_in_out",
     ),
     # row groups with the rows as lanes, one vector of inputs per image; see kernels/c/gemv.h
     "gemv": (

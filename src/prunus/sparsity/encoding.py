@@ -25,7 +25,8 @@ class Encoding:
 
     heights, counts, flags: int64[groups], rows and columns of each group and its flags. rows: int64[sum of heights].
     columns: int64[sum of counts of groups that aren't SHARED]. values: float32[sum of heights * counts], per group
-    [column][row]. sections: int64[sections + 1], first group of each.
+    [column][row]. parts: int64[parts + 1], first group of each stretch of groups over one range of columns.
+    sections: int64[sections + 1], first group of each, a subset of `parts`.
     """
 
     shape: tuple[int, int]
@@ -35,6 +36,7 @@ class Encoding:
     rows: Ints
     columns: Ints
     values: Floats
+    parts: Ints
     sections: Ints
 
     @property
@@ -78,9 +80,9 @@ def encode_rows(
     """Encode by rows that keep the same columns: each such class is cut into groups of the largest heights that fit.
 
     Rows are reordered so that groups fill. `heights` must contain 1. A section closes at `section_values` values. With
-    `chunk` > 0 the columns are cut at its multiples and a section's rows go through them one after the other, so that
-    a chunk of the input stays in cache. With `union` > 1 that many neighbouring rows keep what any of them keeps,
-    which pads with zeros and makes wide groups out of masks that share little.
+    `chunk` > 0 the columns are cut at its multiples, a section's rows go through them one after the other, so that a
+    chunk of the input stays in cache, and `section_values` counts one chunk. With `union` > 1 that many neighbouring
+    rows keep what any of them keeps, which pads with zeros and makes wide groups out of masks that share little.
     """
     assert 1 in heights, "a class may have a single row"
     matrix = np.ascontiguousarray(matrix, np.float32)
@@ -100,7 +102,7 @@ def encode_rows(
             while len(rows) - start >= height:
                 units.append((rows[start : start + height], columns))
                 start += height
-                held += height * len(columns)
+                held += height * (-(-len(columns) * chunk // k) if 0 < chunk < k else len(columns))
                 if held >= section_values:
                     builder.section(units, chunk, k)
                     units, held = [], 0
@@ -193,6 +195,7 @@ class _Builder:
         self.rows: list[Ints] = []
         self.columns: list[Ints] = []
         self.values: list[Floats] = []
+        self.parts: list[int] = [0]
         self.sections: list[int] = [0]
 
     def run(self, units: list[tuple[Ints, Ints]], flags: int) -> None:
@@ -231,10 +234,15 @@ class _Builder:
                     if len(pieces[key]) or i in (0, n - 1):
                         run.append((rows, pieces[key]))
                 self.run(run, (LOAD if i else 0) | (FINAL if i == n - 1 else 0))
+                if len(self.heights) > self.parts[-1]:
+                    self.parts.append(len(self.heights))
         self.close()
 
     def close(self) -> None:
+        """End a section, and the part that it ends with."""
         self.sections.append(len(self.heights))
+        if len(self.heights) > self.parts[-1]:
+            self.parts.append(len(self.heights))
 
     def finish(self) -> Encoding:
         def joined(parts: list[Any], dtype: Any) -> NDArray[Any]:
@@ -249,6 +257,7 @@ class _Builder:
             joined(self.rows, np.int64),
             joined(self.columns, np.int64),
             joined(self.values, np.float32),
+            np.array(self.parts, np.int64),
             np.array(self.sections, np.int64),
         )
 
@@ -260,11 +269,11 @@ def compact(encoding: Encoding) -> dict[str, NDArray[Any]]:
         top = int(a.max(initial=0))
         return a.astype(np.uint8 if top < 1 << 8 else np.uint16 if top < 1 << 16 else np.uint32)
 
-    names = ("heights", "counts", "flags", "rows", "columns", "sections")
+    names = ("heights", "counts", "flags", "rows", "columns", "parts", "sections")
     return {name: small(getattr(encoding, name)) for name in names} | {"values": encoding.values}
 
 
 def expand(shape: tuple[int, int], arrays: dict[str, NDArray[Any]]) -> Encoding:
     """Inverse of `compact`; `values` stays the same array."""
-    names = ("heights", "counts", "flags", "rows", "columns", "sections")
+    names = ("heights", "counts", "flags", "rows", "columns", "parts", "sections")
     return Encoding(shape, values=arrays["values"], **{name: arrays[name].astype(np.int64) for name in names})

@@ -5,7 +5,9 @@
 #include "run.h"
 #include "table.h"  // prunus_group_kernels[height][vectors], prunus_gemv_kernels[height]: written with the library
 
-// A call is height, start in the group table, number of groups; a section is a run of calls that owns its rows.
+// A call is height, start in the group table, number of groups. A part is a run of calls over one stretch of columns, a
+// section a run of parts that owns its rows. A task goes over its tiles once per part, so a part's weights stay in the
+// second-level cache and a tile's columns in the first; between parts, partial sums wait in the output.
 enum { CALL_HEIGHT, CALL_START, CALL_GROUPS, CALL_SIZE };
 
 static prunus_tile layer_tile(const prunus_run_state *s, int64_t weights, int64_t offsets, int64_t bias, int64_t slope,
@@ -23,6 +25,7 @@ static void conv_task(void *context, int64_t task, int thread) {
   const int64_t section = r[CONV_PIXELS_OUTER] ? rest % n_sections : rest / n_blocks;
   const int64_t block = r[CONV_PIXELS_OUTER] ? rest / n_sections : rest % n_blocks;
   const int32_t *groups = (const int32_t *)at(s, r[CONV_GROUPS]), *calls = (const int32_t *)at(s, r[CONV_CALLS]);
+  const int32_t *parts = (const int32_t *)at(s, r[CONV_PARTS]);
   const int32_t *sections = (const int32_t *)at(s, r[CONV_SECTIONS]) + section;
   prunus_tile t = layer_tile(s, r[CONV_WEIGHTS], r[CONV_OFFSETS], r[CONV_BIAS], r[CONV_SLOPE], r[CONV_ACTIVATION],
                              r[CONV_P0], r[CONV_P1]);
@@ -31,13 +34,16 @@ static void conv_task(void *context, int64_t task, int thread) {
   const float *x = at(s, r[CONV_X]) + image * r[CONV_X_BATCH];
   float *out = at(s, r[CONV_OUT]) + image * r[CONV_OUT_BATCH], *residual = at(s, r[CONV_RESIDUAL]);
   const int32_t *mask = (const int32_t *)at(s, r[CONV_MASK]);
-  for (int64_t i = block * per_task; i < least((block + 1) * per_task, n_tiles); i++) {
+  const int64_t first = block * per_task, last = least(first + per_task, n_tiles), n = last - first;
+  for (int64_t step = sections[0] * n; step < sections[1] * n; step++) {
+    const int64_t part = step / n, i = first + step % n;
     // tiles of equal width, give or take one vector: a narrow last one would not fill the pipelines
     const int64_t begin = i * r[CONV_VECTORS] / n_tiles, vectors = (i + 1) * r[CONV_VECTORS] / n_tiles - begin;
     const int64_t pixel = begin * VL;
     t.x = x + pixel, t.out = out + pixel, t.mask = mask ? mask + pixel : NULL;
     t.residual = residual ? residual + image * r[CONV_RESIDUAL_BATCH] + pixel : NULL;
-    for (const int32_t *c = calls + sections[0] * CALL_SIZE; c < calls + sections[1] * CALL_SIZE; c += CALL_SIZE)
+    if (r[CONV_SUMS_IN_OUT]) t.scratch = t.out, t.scratch_pitch = t.plane;
+    for (const int32_t *c = calls + parts[part] * CALL_SIZE; c < calls + parts[part + 1] * CALL_SIZE; c += CALL_SIZE)
       prunus_group_kernels[c[CALL_HEIGHT]][vectors](&t, groups + c[CALL_START], c[CALL_GROUPS]);
   }
 }
@@ -53,12 +59,14 @@ static void gemv_task(void *context, int64_t task, int thread) {
   const prunus_run_state *s = context;
   const int64_t *r = s->record;
   const int32_t *groups = (const int32_t *)at(s, r[GEMV_GROUPS]), *calls = (const int32_t *)at(s, r[GEMV_CALLS]);
+  const int32_t *parts = (const int32_t *)at(s, r[GEMV_PARTS]);
   const int32_t *sections = (const int32_t *)at(s, r[GEMV_SECTIONS]) + task;
+  const int32_t *first = calls + parts[sections[0]] * CALL_SIZE, *last = calls + parts[sections[1]] * CALL_SIZE;
   prunus_tile t = layer_tile(s, r[GEMV_WEIGHTS], r[GEMV_OFFSETS], r[GEMV_BIAS], r[GEMV_SLOPE], r[GEMV_ACTIVATION],
                              r[GEMV_P0], r[GEMV_P1]);
   t.plane = r[GEMV_ROW_STRIDE];
   const float *residual = at(s, r[GEMV_RESIDUAL]);
-  for (const int32_t *c = calls + sections[0] * CALL_SIZE; c < calls + sections[1] * CALL_SIZE; c += CALL_SIZE)
+  for (const int32_t *c = first; c < last; c += CALL_SIZE)
     for (int64_t image = 0; image < r[GEMV_IMAGES]; image++) {
       t.x = at(s, r[GEMV_X]) + image * r[GEMV_X_BATCH];
       t.out = at(s, r[GEMV_OUT]) + image * r[GEMV_OUT_BATCH];

@@ -131,12 +131,13 @@ def _groups(draft: Draft, op: Op, windows: NDArray[np.int64]) -> tuple[Encoding,
     """The tables of the row groups: what every layer's record points to."""
     encoding = draft.program.encoding(op)
     groups, starts = group_table(encoding)
-    calls, sections = call_table(encoding, starts)
+    calls, parts, sections = call_table(encoding, starts)
     fields = {
         "weights": draft.constant(f"{op.attrs['encoding']}.values"),
         "offsets": draft.table(windows[encoding.columns]),
         "groups": draft.table(groups),
         "calls": draft.table(calls),
+        "parts": draft.table(parts),
         "sections": draft.table(sections),
         "n_sections": len(sections) - 1,
         "bias": draft.constant(op.attrs.get("bias")),
@@ -158,18 +159,22 @@ def group_table(encoding: Encoding) -> tuple[NDArray[np.int32], NDArray[np.int64
     return table, starts
 
 
-def call_table(encoding: Encoding, starts: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Runs of groups of one height (height, start, groups), and the first run of each section."""
+def call_table(
+    encoding: Encoding, starts: NDArray[np.int64]
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+    """Runs of groups of one height (height, start, groups), the first run of each part, the first part of each
+    section."""
     n = len(encoding.heights)
     if n == 0:
-        return np.zeros((0, 3), np.int32), np.zeros(1, np.int32)
+        return np.zeros((0, 3), np.int32), np.zeros(1, np.int32), np.zeros(1, np.int32)
     breaks = np.zeros(n, bool)
-    breaks[encoding.sections[:-1]] = True
+    breaks[encoding.parts[:-1]] = True
     breaks[1:] |= encoding.heights[1:] != encoding.heights[:-1]
     first = np.flatnonzero(breaks)
     lengths = np.diff(np.append(first, n))
     calls = np.stack([encoding.heights[first], starts[first], lengths], 1)
-    return calls.astype(np.int32), np.searchsorted(first, encoding.sections).astype(np.int32)
+    parts = np.searchsorted(first, encoding.parts).astype(np.int32)
+    return calls.astype(np.int32), parts, np.searchsorted(encoding.parts, encoding.sections).astype(np.int32)
 
 
 def _pixels(draft: Draft, op: Op, base: Address, x_batch: int, windows: NDArray[np.int64]) -> None:
@@ -178,7 +183,7 @@ def _pixels(draft: Draft, op: Op, base: Address, x_batch: int, windows: NDArray[
     n, o, h, w = out.shape
     pixels = (h - 1) * out.pitch + w
     vectors = -(-pixels // lanes)
-    _encoding, fields = _groups(draft, op, windows)
+    encoding, fields = _groups(draft, op, windows)
     if out.front or out.tail:
         start = pixels
         draft.emit(
@@ -195,11 +200,12 @@ def _pixels(draft: Draft, op: Op, base: Address, x_batch: int, windows: NDArray[
     else:
         fields["residual"] = NOWHERE
     tile = op.attrs["tile"]
-    draft.need_scratch(o * tile * lanes)
+    sums_in_out = len(encoding.parts) > len(encoding.sections)
+    draft.need_scratch(0 if sums_in_out else o * tile * lanes)
     draft.emit(
         "conv", images=n, x=base, x_batch=x_batch, out=draft.at(op.outputs[0]), out_batch=out.batch, plane=out.plane,
         mask=mask, vectors=vectors, tile=tile, tiles_per_task=op.attrs["tiles_per_task"],
-        pixels_outer=op.attrs["pixels_outer"], rows=o, **fields,
+        pixels_outer=op.attrs["pixels_outer"], rows=o, sums_in_out=int(sums_in_out), **fields,
     )  # fmt: skip
 
 
