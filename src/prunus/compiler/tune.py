@@ -17,6 +17,7 @@ from prunus.runtime.plan import make_plan
 
 Floats = NDArray[np.float32]
 EVICT_BYTES = 4 << 20
+FAR_BEHIND = 1.3
 FAST_BUDGET_S, FULL_BUDGET_S = 0.02, 0.5  # per candidate
 
 
@@ -55,47 +56,45 @@ class Tuner:
     def time_ms(self, layer: Layer, graph: Graph) -> float:
         """Milliseconds of the layer alone, by the fastest candidate."""
         shape, zeros = layer_shape(layer, graph, self.isa, self.threads), examine(layer.matrix)
-        return 1e3 * min(
-            self._measure(layer, graph, choice, FAST_BUDGET_S) for choice in candidates(shape, zeros, self.isa)
-        )
+        return 1e3 * min(self._measure(layer, graph, candidates(shape, zeros, self.isa), FAST_BUDGET_S).values())
 
     def _choose(self, layer: Layer, graph: Graph, shape: LayerShape, zeros: Zeros) -> Decision:
         options = candidates(shape, zeros, self.isa)
         if self.mode == "off" or self.library is None or self.pool is None or len(options) == 1:
             reason = "only candidate" if len(options) == 1 else "first by the cost model, not measured"
             return Decision(options[0], "", reason)
-        budget_s = FAST_BUDGET_S if self.mode == "fast" else FULL_BUDGET_S
-        times = {choice: self._measure(layer, graph, choice, budget_s) for choice in options}
+        times = self._measure(layer, graph, options, FAST_BUDGET_S if self.mode == "fast" else FULL_BUDGET_S)
         ranked = sorted(times, key=times.__getitem__)
         best = ranked[0]
         refused = tuple((str(c), f"measured {times[c] * 1e3:.3f} ms") for c in ranked[1:])
         return Decision(best, "", f"fastest of {len(ranked)}: measured {times[best] * 1e3:.3f} ms", refused)
 
-    def _measure(self, layer: Layer, graph: Graph, choice: Choice, budget_s: float) -> float:
-        """Seconds of the layer alone: the least over repeats within the budget, at least 3."""
+    def _measure(self, layer: Layer, graph: Graph, options: list[Choice], budget_s: float) -> dict[Choice, float]:
+        """Seconds of the layer alone for each option: the least over rounds, in each of which every option has its
+        turn, so that a slow moment of the machine strikes all alike. At least 2 rounds, and `budget_s` per option. After
+        the first round those far behind are left out."""
         assert self.library is not None and self.pool is not None
-        bound, ports = self._bind(layer, graph, choice)
-        layer_op = len(layer.node.inputs)  # behind the copies of its inputs
-        mine = [i for i, owner in enumerate(bound.plan.owners) if owner == layer_op]
-        stage = bound.plan.stages[0]
-        best, start, rounds = float("inf"), time.perf_counter(), 0
-        while rounds < 4 or (time.perf_counter() - start < budget_s and rounds < 50):
-            times = np.zeros(len(bound.plan.owners), np.int64)
-            self.evict.sum()
-            bound.run(self.pool, stage, ports, times)
-            if rounds:  # the first one warms up
-                best = min(best, float(times[mine].sum()) * 1e-9)
-            rounds += 1
-        return best
-
-    def _bind(self, layer: Layer, graph: Graph, choice: Choice) -> tuple[Bound, list[Floats]]:
-        assert self.library is not None
-        program, constants = pack(translate(alone(layer, graph), self.isa, lambda *_: Decision(choice, "", "")))
-        bound = Bound(self.library, make_plan(program), constants, self.threads)
+        lone = alone(layer, graph)
         rng = np.random.default_rng(0)
-        x = rng.standard_normal(program.tensors["x"].shape, np.float32)
-        inputs = [rng.standard_normal(program.tensors[name].shape, np.float32) for name in program.inputs[1:]]
-        return bound, [x, *inputs, np.empty(program.tensors["y"].shape, np.float32)]
+        ports = [rng.standard_normal(lone.values[name].shape, np.float32) for name in (*lone.inputs, *lone.outputs)]
+        runs = []
+        for choice in options:
+            program, constants = pack(translate(lone, self.isa, lambda *_, c=choice: Decision(c, "", "")))
+            runs.append(Bound(self.library, make_plan(program), constants, self.threads))
+        best = [float("inf")] * len(options)
+        start, rounds = time.perf_counter(), 0
+        while rounds < 3 or (time.perf_counter() - start < budget_s * len(options) and rounds < 30):
+            for i, run in enumerate(runs):
+                if rounds > 1 and best[i] > FAR_BEHIND * min(best):
+                    continue
+                times = np.zeros(len(run.plan.owners), np.int64)
+                self.evict.sum()
+                run.run(self.pool, run.plan.stages[0], ports, times)
+                if rounds:  # the first one warms up
+                    own = np.array(run.plan.owners) == len(lone.inputs)  # the layer, behind the copies of its inputs
+                    best[i] = min(best[i], float(times[own].sum()) * 1e-9)
+            rounds += 1
+        return dict(zip(options, best, strict=True))
 
 
 def alone(layer: Layer, graph: Graph) -> Graph:

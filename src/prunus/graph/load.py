@@ -54,7 +54,7 @@ def _parse(data: bytes, name: str) -> onnx.ModelProto:
 
 
 def _check(model: onnx.ModelProto, name: str) -> None:
-    if not model.ByteSize() or not model.HasField("graph"):
+    if not model.HasField("graph"):
         raise ModelError(f"{name}: not an ONNX model: it has no graph")
     if not model.graph.output:
         raise ModelError(f"{name}: not an ONNX model, or truncated: the graph has no outputs")

@@ -9,6 +9,7 @@ and compact storage; flags, sections and heights are ours.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -200,17 +201,23 @@ class _Builder:
 
     def run(self, units: list[tuple[Ints, Ints]], flags: int) -> None:
         """Append groups with the same flags, tallest first so that equal heights are neighbours."""
+        alike = groupby(sorted(units, key=lambda unit: -len(unit[0])), key=lambda unit: (len(unit[0]), id(unit[1])))
         last: Any = None
-        for rows, columns in sorted(units, key=lambda unit: -len(unit[0])):
+        for (height, _), some in alike:
+            pieces = list(some)
+            columns, n = pieces[0][1], len(pieces)
+            rows = np.concatenate([piece for piece, _ in pieces])
             shared = columns is last and len(columns) > 0
-            self.heights.append(len(rows))
-            self.counts.append(len(columns))
-            self.flags.append(flags | (SHARED if shared else 0))
+            again = SHARED if len(columns) else 0
+            self.heights += [height] * n
+            self.counts += [len(columns)] * n
+            self.flags += [flags | (again if shared else 0), *[flags | again] * (n - 1)]
             self.rows.append(rows)
             if not shared:
                 self.columns.append(columns)
             if len(columns):
-                self.values.append(self.matrix[np.ix_(rows, columns)].T.ravel())
+                values = self.matrix[rows[:, None], columns].reshape(n, height, len(columns))
+                self.values.append(values.swapaxes(1, 2).ravel())
             last = columns
 
     def section(self, units: list[tuple[Ints, Ints]], chunk: int, k: int) -> None:

@@ -41,6 +41,12 @@ typedef void prunus_group_kernel(const prunus_tile *t, const int32_t *groups, in
 
 #define KEEP_ORDER() __asm__ volatile("" : : : "memory")
 
+// Lines of the residual that finish_row needs: planes lie far apart, where no hardware prefetcher looks.
+INLINE void expect_residual(const prunus_tile *t, int32_t row, int vectors) {
+  const float *z = t->residual + row * t->residual_plane;
+  UNROLL for (int i = 0; i < vectors * VL; i += 16) __builtin_prefetch(z + i);
+}
+
 #define PRUNUS_GROUP(R, V, NAME)                                                                       \
   static void NAME(const prunus_tile *t, const int32_t *group, int64_t n_groups) {                            \
     for (const int32_t *end = group + n_groups * (GROUP_HEAD + R); group < end; group += GROUP_HEAD + R) { \
@@ -48,6 +54,8 @@ typedef void prunus_group_kernel(const prunus_tile *t, const int32_t *groups, in
       const int32_t *off = t->offsets + group[GROUP_OFFSETS];                                          \
       const float *w = t->weights + group[GROUP_WEIGHTS], *x = t->x;                                   \
       vf acc[R][V];                                                                                    \
+      if (flags & GROUP_FINAL && t->residual)                                                           \
+        UNROLL for (int r = 0; r < R; r++) expect_residual(t, rows[r], V);                              \
       if (flags & GROUP_LOAD) {                                                                        \
         UNROLL for (int r = 0; r < R; r++) {                                                           \
           const float *s = t->scratch + rows[r] * t->scratch_pitch;                                    \

@@ -4,13 +4,20 @@
 #include "run.h"
 
 INLINE float greater(float a, float b) { return a > b || a != a ? a : b; }
+INLINE vf greater_of(vf a, vf b) { return choose((a < b) | (b != b), b, a); }
 
-// out[i] = the larger, or the sum, of itself and line[i * step]; a constant step lets the compiler vectorise.
-INLINE void merge(float *out, const float *line, int64_t n, int64_t step, int average) {
-  if (average) {
-    for (int64_t i = 0; i < n; i++) out[i] += line[i * step];
-  } else {
-    for (int64_t i = 0; i < n; i++) out[i] = line[i * step] > out[i] || line[i * step] != line[i * step] ? line[i * step] : out[i];
+// out[i] = the largest, or the sum, of x[i + k * step], k < taps; x may be out.
+INLINE void merge(float *out, const float *x, int64_t n, int64_t taps, int64_t step, int average) {
+  int64_t i = 0;
+  for (; i + VL <= n; i += VL) {
+    vf a = load(x + i);
+    for (int64_t k = 1; k < taps; k++) a = average ? a + load(x + i + k * step) : greater_of(a, load(x + i + k * step));
+    store(out + i, a);
+  }
+  for (; i < n; i++) {
+    float a = x[i];
+    for (int64_t k = 1; k < taps; k++) a = average ? a + x[i + k * step] : greater(a, x[i + k * step]);
+    out[i] = a;
   }
 }
 
@@ -25,29 +32,23 @@ INLINE int64_t inside(int64_t first, int64_t n, int64_t step, int64_t low, int64
 static void pool_plane(const int64_t *r, const float *x, float *out, float *line) {
   const int64_t w = r[POOL_W], ow = r[POOL_OW], kw = r[POOL_KW], sw = r[POOL_SW], dw = r[POOL_DW], left = r[POOL_LEFT];
   const int64_t h = r[POOL_H], top = r[POOL_TOP], bottom = r[POOL_INCLUDE_PAD] ? r[POOL_BOTTOM] : 0;
+  const int64_t pitch = r[POOL_X_PITCH], sh = r[POOL_SH], dh = r[POOL_DH], kh = r[POOL_KH];
   const int average = r[POOL_AVERAGE] != 0;
   const float empty = average ? 0.0f : -__builtin_inff();
   const int64_t length = most(left + w, (ow - 1) * sw + (kw - 1) * dw + 1);
   for (int64_t oy = 0; oy < r[POOL_OH]; oy++, out += r[POOL_OUT_PITCH]) {
-    const int64_t first = oy * r[POOL_SH] - top;
+    const int64_t first = oy * sh - top;
+    const int64_t from = first < 0 ? ceil_div(-first, dh) : 0, taps = least(kh, ceil_div(h - first, dh)) - from;
     for (int64_t i = 0; i < length; i++) line[i] = empty;
-    for (int64_t ky = 0; ky < r[POOL_KH]; ky++) {
-      const int64_t y = first + ky * r[POOL_DH];
-      if (y >= 0 && y < h) merge(line + left, x + y * r[POOL_X_PITCH], w, 1, average);
-    }
-    for (int64_t i = 0; i < ow; i++) out[i] = empty;
-    for (int64_t kx = 0; kx < kw; kx++) {
-      const float *from = line + kx * dw;
-      if (sw == 1) {
-        merge(out, from, ow, 1, average);
-      } else if (sw == 2) {
-        merge(out, from, ow, 2, average);
-      } else {
-        merge(out, from, ow, sw, average);
-      }
+    if (taps > 0) merge(line + left, x + (first + from * dh) * pitch, w, taps, dh * pitch, average);
+    merge(line, line, (ow - 1) * sw + 1, kw, dw, average);
+    if (sw == 2) {
+      for (int64_t i = 0; i < ow; i++) out[i] = line[2 * i];
+    } else {
+      for (int64_t i = 0; i < ow; i++) out[i] = line[i * sw];
     }
     if (!average) continue;
-    const int64_t rows = inside(first, r[POOL_KH], r[POOL_DH], r[POOL_INCLUDE_PAD] ? -top : 0, h + bottom);
+    const int64_t rows = inside(first, kh, dh, r[POOL_INCLUDE_PAD] ? -top : 0, h + bottom);
     const int64_t low = r[POOL_INCLUDE_PAD] ? -left : 0, high = w + (r[POOL_INCLUDE_PAD] ? r[POOL_RIGHT] : 0);
     for (int64_t ox = 0; ox < ow; ox++) out[ox] /= (float)(rows * inside(ox * sw - left, kw, dw, low, high));
   }
