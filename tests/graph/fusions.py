@@ -319,3 +319,20 @@ CASES["residual of a matrix of four axes"] = Case(
     2,
     (2, 3, 6, 7),
 )
+
+
+def _classifier(net: Net, x: str, k: int, axis: int = 1) -> str:
+    return matrix(net, net.add("Flatten", x, axis=axis), k, 5, bias=True)
+
+
+def _classifier_and_flat(net: Net, x: str) -> str:
+    flat = net.add("Flatten", net.conv(x, 4, 4))
+    return net.add("Concat", matrix(net, flat, 168, 5), flat, axis=1)
+
+
+CASES |= {
+    "flattened feature map": Case("fold_flattening", lambda n, x: _classifier(n, n.conv(x, 4, 4), 168), 1),
+    "flattened input": Case("fold_flattening", lambda n, x: _classifier(n, x, 168), 1),
+    "flattened planes": Case("fold_flattening", lambda n, x: _classifier(n, n.conv(x, 4, 4), 42, axis=2), 0),
+    "flattened, read twice": Case("fold_flattening", _classifier_and_flat, 0),
+}

@@ -83,7 +83,8 @@ def run_conv(
             residual=NOWHERE if residual is None else address(ARENA, res_at), residual_plane=plane,
             weights=address(CONSTANTS, 0), n_sections=len(sections) - 1, activation=ACTIVATIONS[kind],
             p0=float_bits(p0), p1=float_bits(p1), vectors=vectors, tile=tile, tiles_per_task=per_task,
-            pixels_outer=outer, rows=m, sums_in_out=int(len(part_starts) > len(sections)), **({"mask": NOWHERE} | places),
+            pixels_outer=outer, rows=m, sums_in_out=int(len(part_starts) > len(sections)),
+            **({"mask": NOWHERE} | places),
         ), np.int64,
     )  # fmt: skip
     before = arena.copy()

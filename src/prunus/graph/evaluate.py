@@ -119,7 +119,9 @@ def _conv_transpose(node: Node, graph: Graph, x: Array, *rest: Array) -> Array:
 
 
 def _gemm(node: Node, graph: Graph, x: Array, *rest: Array) -> Array:
-    return _epilogue(x @ graph.constants[node.attrs["weight"]].T.astype(np.float64), node, graph, rest, axis=-1)
+    weight = graph.constants[node.attrs["weight"]].astype(np.float64)
+    x = x if x.shape[-1] == weight.shape[1] else x.reshape(len(x), -1)
+    return _epilogue(x @ weight.T, node, graph, rest, axis=-1)
 
 
 def _pool(node: Node, graph: Graph, x: Array) -> Array:

@@ -82,6 +82,19 @@ def fold_pads(graph: Graph) -> Graph:
     return _merge_into_reader(graph, "pad", merge)
 
 
+def fold_flattening(graph: Graph) -> Graph:
+    """A matrix product behind a flattening reads the feature map itself."""
+
+    def merge(flatten: Node, node: Node) -> Node | None:
+        before, after = (graph.values[name].shape for name in (flatten.inputs[0], flatten.outputs[0]))
+        flat = len(before) == 4 and len(after) == 2 and before[0] == after[0]
+        if not flat or node.op != "gemm" or node.inputs[0] != flatten.outputs[0]:
+            return None
+        return replace(node, inputs=(*flatten.inputs, *node.inputs[1:]))
+
+    return _merge_into_reader(graph, "reshape", merge)
+
+
 def fold_scale_shift(graph: Graph) -> Graph:
     """BatchNorm, and arithmetic with a constant per channel, goes into the weights and bias of the layer before it, or
     into the scale and shift before it."""
@@ -267,4 +280,5 @@ PASSES: Final[tuple[Callable[[Graph], Graph], ...]] = (
     fold_bias,
     fuse_residuals,
     fuse_activations,
+    fold_flattening,
 )

@@ -17,21 +17,46 @@ static int64_t nanoseconds(void) {
   return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
 }
 
+// Elements of one task of a record over strided axes: all but the first two.
+static int64_t elements_of(const int64_t *size) {
+  int64_t n = 1;
+  for (int axis = 2; axis < RANK; axis++) n *= size[axis];
+  return n;
+}
+
+static void run_strided(prunus_run_state *s, prunus_job *job, const int64_t *size, int64_t per_element) {
+  run_job(s->pool, job, s, size[0] * size[1], elements_of(size) * per_element);
+}
+
+static void run_planes(prunus_run_state *s, prunus_job *job, int64_t images, int64_t planes, int64_t elements) {
+  run_job(s->pool, job, s, images * planes, elements);
+}
+
 static void run_record(prunus_run_state *s) {
   const int64_t *r = s->record;
   switch (r[0]) {
-    case PRUNUS_CONV: run_job(s->pool, conv_task, s, conv_tasks(r)); return;
-    case PRUNUS_GEMV: run_job(s->pool, gemv_task, s, r[GEMV_N_SECTIONS]); return;
-    case PRUNUS_MARGINS: run_job(s->pool, margins_task, s, r[MARGINS_IMAGES]); return;
-    case PRUNUS_FILL: run_job(s->pool, fill_task, s, 1); return;
-    case PRUNUS_COPY: run_job(s->pool, copy_task, s, r[COPY_SIZE0] * r[COPY_SIZE0 + 1]); return;
-    case PRUNUS_MAP: run_job(s->pool, map_task, s, r[MAP_SIZE0] * r[MAP_SIZE0 + 1]); return;
-    case PRUNUS_BINARY: run_job(s->pool, binary_task, s, r[BINARY_SIZE0] * r[BINARY_SIZE0 + 1]); return;
-    case PRUNUS_POOL: run_job(s->pool, pool_task, s, r[POOL_IMAGES] * r[POOL_PLANES]); return;
-    case PRUNUS_GLOBAL_POOL: run_job(s->pool, global_pool_task, s, r[GLOBAL_POOL_IMAGES] * r[GLOBAL_POOL_PLANES]); return;
-    case PRUNUS_SOFTMAX: run_job(s->pool, softmax_task, s, r[SOFTMAX_SIZE0] * r[SOFTMAX_SIZE0 + 1]); return;
-    case PRUNUS_REDUCE_MEAN: run_job(s->pool, reduce_mean_task, s, r[REDUCE_MEAN_SIZE0] * r[REDUCE_MEAN_SIZE0 + 1]); return;
-    case PRUNUS_RESAMPLE: run_job(s->pool, resample_task, s, r[RESAMPLE_IMAGES] * r[RESAMPLE_PLANES]); return;
+    case PRUNUS_CONV: run_job(s->pool, conv_task, s, conv_tasks(r), GRAIN); return;
+    case PRUNUS_GEMV: run_job(s->pool, gemv_task, s, r[GEMV_N_SECTIONS], GRAIN); return;
+    case PRUNUS_MARGINS: run_job(s->pool, margins_task, s, r[MARGINS_IMAGES], GRAIN); return;
+    case PRUNUS_FILL: run_job(s->pool, fill_task, s, 1, GRAIN); return;
+    case PRUNUS_COPY: run_strided(s, copy_task, r + COPY_SIZE0, 1); return;
+    case PRUNUS_MAP: run_strided(s, map_task, r + MAP_SIZE0, 4); return;
+    case PRUNUS_BINARY: run_strided(s, binary_task, r + BINARY_SIZE0, 1); return;
+    case PRUNUS_POOL:
+      run_planes(s, pool_task, r[POOL_IMAGES], r[POOL_PLANES], r[POOL_OH] * r[POOL_OW] * (r[POOL_KH] + r[POOL_KW]));
+      return;
+    case PRUNUS_GLOBAL_POOL:
+      run_planes(s, global_pool_task, r[GLOBAL_POOL_IMAGES], r[GLOBAL_POOL_PLANES], r[GLOBAL_POOL_H] * r[GLOBAL_POOL_W]);
+      return;
+    case PRUNUS_SOFTMAX: run_strided(s, softmax_task, r + SOFTMAX_SIZE0, 4 * r[SOFTMAX_LENGTH]); return;
+    case PRUNUS_REDUCE_MEAN: {
+      const int64_t reduced = elements_of(r + REDUCE_MEAN_REDUCED0) * r[REDUCE_MEAN_REDUCED0] * r[REDUCE_MEAN_REDUCED0 + 1];
+      run_strided(s, reduce_mean_task, r + REDUCE_MEAN_SIZE0, reduced);
+      return;
+    }
+    case PRUNUS_RESAMPLE:
+      run_planes(s, resample_task, r[RESAMPLE_IMAGES], r[RESAMPLE_PLANES], r[RESAMPLE_OH] * r[RESAMPLE_OW]);
+      return;
   }
 }
 

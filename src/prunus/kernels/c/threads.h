@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 enum { SPINS = 20000 };  // about 100 us: longer than the pause between two layers
+enum { GRAIN = 8192 };  // elements worth sharing out: a few microseconds, as long as it takes to wake a thread
 typedef void prunus_job(void *context, int64_t task, int thread);
 
 typedef struct {
@@ -15,7 +16,7 @@ typedef struct {
   pthread_t *workers;
   prunus_job *job;
   void *context;
-  int64_t n_tasks;
+  int64_t n_tasks, per_claim;
   _Alignas(64) atomic_int_fast64_t next;
   _Alignas(64) atomic_uint generation;
   _Alignas(64) atomic_int working;
@@ -38,8 +39,9 @@ static inline void relax(void) {
 }
 
 static void take_tasks(prunus_pool *p, int thread) {
-  for (int64_t task; (task = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed)) < p->n_tasks;)
-    p->job(p->context, task, thread);
+  const int64_t n = p->per_claim;
+  for (int64_t task; (task = n * atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed)) < p->n_tasks;)
+    for (int64_t end = task + n < p->n_tasks ? task + n : p->n_tasks; task < end; task++) p->job(p->context, task, thread);
 }
 
 static void *worker_main(void *argument) {
@@ -76,12 +78,14 @@ static void announce(prunus_pool *p) {
   }
 }
 
-static void run_job(prunus_pool *p, prunus_job *job, void *context, int64_t n_tasks) {
-  if (p->threads == 1 || n_tasks <= 1) {
+// Tasks of fewer than GRAIN elements are taken several at a time.
+static void run_job(prunus_pool *p, prunus_job *job, void *context, int64_t n_tasks, int64_t elements) {
+  const int64_t per_claim = elements < GRAIN ? GRAIN / (elements > 1 ? elements : 1) : 1;
+  if (p->threads == 1 || n_tasks <= per_claim) {
     for (int64_t task = 0; task < n_tasks; task++) job(context, task, 0);
     return;
   }
-  p->job = job, p->context = context, p->n_tasks = n_tasks;
+  p->job = job, p->context = context, p->n_tasks = n_tasks, p->per_claim = per_claim;
   atomic_store(&p->next, 0);
   announce(p);
   take_tasks(p, 0);

@@ -86,11 +86,14 @@ def conv(draft: Draft, op: Op) -> None:
 
 
 def gemm(draft: Draft, op: Op) -> None:
-    """x[..., k] by a constant matrix: one vector of inputs after another."""
-    shape = draft.layout(op.inputs[0]).shape
-    base = as_contiguous(draft, op.inputs[0])
-    k = shape[-1]
-    _gemv(draft, op, base, int(np.prod(shape[:-1])), k, np.arange(k))
+    """x[..., k] by a constant matrix: one vector of inputs after another. A feature map is read where it lies."""
+    x, k = draft.layout(op.inputs[0]), op.attrs["matrix"][1]
+    if x.shape[-1] != k:
+        places = np.indices(x.shape[1:]).reshape(len(x.shape) - 1, -1)
+        _gemv(draft, op, draft.at(op.inputs[0]), x.shape[0], x.strides[0], np.asarray(x.strides[1:]) @ places)
+    else:
+        base = as_contiguous(draft, op.inputs[0])
+        _gemv(draft, op, base, int(np.prod(x.shape[:-1])), k, np.arange(k))
 
 
 def _split_phases(

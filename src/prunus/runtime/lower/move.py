@@ -13,7 +13,10 @@ def reshape(draft: Draft, op: Op) -> None:
     """The same elements in C order under another shape; nothing to do where the output is a view of the input."""
     if op.outputs[0] in draft.views:
         return
-    out = draft.layout(op.outputs[0])
+    x, out = draft.layout(op.inputs[0]), draft.layout(op.outputs[0])
+    if out.contiguous:
+        copy(draft, draft.at(op.outputs[0]), c_strides(x.shape), draft.at(op.inputs[0]), x.strides, x.shape)
+        return
     clear_padding(draft, op.outputs[0])
     base = as_contiguous(draft, op.inputs[0])
     copy(draft, draft.at(op.outputs[0]), out.strides, base, c_strides(out.shape), out.shape)
