@@ -71,7 +71,7 @@ class Tuner:
 
     def _measure(self, layer: Layer, graph: Graph, options: list[Choice], budget_s: float) -> dict[Choice, float]:
         """Seconds of the layer alone for each option: the least over rounds, in each of which every option has its
-        turn, so that a slow moment of the machine strikes all alike. At least 2 rounds, and `budget_s` per option; those
+        turn, so that a slow moment of the machine strikes all alike. At least 2 rounds and `budget_s` per option; those
         far behind after one round are left out."""
         assert self.library is not None and self.pool is not None
         lone = alone(layer, graph)
