@@ -37,7 +37,7 @@ class Choice:
         parts += [f"block {self.block[0]}x{self.block[1]}"] if self.encoding == "blocks" else []
         parts += [f"chunk {self.chunk}"] if self.chunk else []
         parts += [f"union {self.union}"] if self.union > 1 else []
-        parts.append(("pixels" if self.pixels_outer else "weights") + " outer")
+        parts.append(f"section {self.section}" if self.section > 1 else "group by group")
         return ", ".join(parts)
 
 

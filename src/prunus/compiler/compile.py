@@ -1,6 +1,7 @@
 """From an ONNX model to a session: read, choose, encode, lay out, bind."""
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import onnx
 
 from prunus.compiler.translate import Layer, translate
 from prunus.compiler.tune import Tuner
-from prunus.errors import FeedError, TargetError, UnsupportedError
+from prunus.errors import FeedError, SchemeError, TargetError, UnsupportedError
 from prunus.graph.ir import Graph
 from prunus.graph.load import load_model
 from prunus.graph.read import read
@@ -16,7 +17,9 @@ from prunus.kernels.library import isa_for, kernel_library
 from prunus.runtime.artefact import pack
 from prunus.runtime.cpu import describe
 from prunus.runtime.session import Session, check_threads
+from prunus.sparsity.check import check
 from prunus.sparsity.detect import detect
+from prunus.sparsity.scheme import Scheme, parse
 
 TUNING = ("off", "fast", "full")
 SCHEME_ROWS = 64  # of a layer that are looked at to name its scheme
@@ -57,7 +60,7 @@ def compile(  # the contract's name; shadows the built-in here only
         raise TargetError(f"target {target!r}: this CPU lacks {' '.join(missing)}")
     proto = load_model(model)
     code = kernel_library(isa, cc)
-    tuner = Tuner(isa, threads, tune, code, _scheme, progress)
+    tuner = Tuner(isa, threads, tune, code, partial(scheme_of, stated=stated_scheme(proto)), progress)
 
     def build(shapes: Shapes | None) -> Session:
         graph = read_at_batch_1(proto, shapes, fallback is not None)
@@ -96,8 +99,20 @@ def read_at_batch_1(proto: onnx.ModelProto, shapes: Shapes | None, fallback: boo
     return graph
 
 
-def _scheme(layer: Layer) -> str:
-    """The scheme that a layer's zeros obey, for reports."""
-    if layer.matrix.all():
+def stated_scheme(proto: onnx.ModelProto) -> Scheme | None:
+    """The scheme that `prune` wrote into the model, if any."""
+    try:
+        return next((parse(prop.value) for prop in proto.metadata_props if prop.key == "prunus.scheme"), None)
+    except SchemeError:
+        return None
+
+
+def scheme_of(layer: Layer, stated: Scheme | None) -> str:
+    """The scheme that a layer's zeros obey, for reports: the one that the model states, or else the most structured
+    that its first rows tell."""
+    weights = layer.matrix.reshape(len(layer.matrix), -1, *layer.node.attrs.get("kernel", ()))
+    if weights.all():
         return "dense"
-    return str(detect(layer.matrix[:SCHEME_ROWS])[0])
+    if stated and check(weights != 0, stated) is None:
+        return str(stated)
+    return str(detect(weights[:SCHEME_ROWS])[0])
