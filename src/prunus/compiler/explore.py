@@ -15,7 +15,7 @@ import onnx
 from prunus.compiler.compile import read_at_batch_1
 from prunus.compiler.translate import Layer, layer_of, spell_out
 from prunus.compiler.tune import Tuner, signature
-from prunus.errors import TargetError
+from prunus.errors import SchemeError, TargetError
 from prunus.graph.ir import Graph
 from prunus.graph.load import load_model
 from prunus.kernels.library import isa_for, kernel_library
@@ -72,13 +72,19 @@ def explore(
     graph = spell_out(read_at_batch_1(load_model(model), input_shapes, True))
     tuner = Tuner(isa, check_threads(threads), "fast", kernel_library(isa, cc), lambda _: "")
     for layers in _kinds(graph):
-        layer = layers[0]
+        layer = full(layers[0])
         dense_ms = tuner.time_ms(layer, graph)
         for scheme in parsed:
             for sparsity in sparsities:
                 yield _row(tuner, graph, layer, len(layers), scheme, sparsity, dense_ms)
                 if progress:
                     progress(f"{layer.node.name} {scheme} {sparsity}")
+
+
+def full(layer: Layer) -> Layer:
+    """The layer with random weights, none zero: it may have been pruned before."""
+    weights = np.random.default_rng(0).uniform(0.5, 1.5, layer.matrix.shape)
+    return replace(layer, matrix=weights.astype(np.float32))
 
 
 def _row(
@@ -91,7 +97,10 @@ def _row(
         return ExploreRow(*about, 0.0, None, dense_ms, refusal.reason)
     if scheme.name == "n:m":
         sparsity = 1 - scheme.block[0] / scheme.block[1]
-    mask = random_mask(shape, scheme, sparsity, seed=0)
+    try:
+        mask = random_mask(shape, scheme, sparsity, seed=0)
+    except SchemeError as error:  # pattern:4 takes away five of nine at least
+        return ExploreRow(*about, 0.0, None, dense_ms, str(error))
     masked = replace(layer, matrix=np.where(mask.reshape(layer.matrix.shape), layer.matrix, np.float32(0)))
     return ExploreRow(*about[:4], sparsity, 1 - float(mask.mean()), tuner.time_ms(masked, graph), dense_ms)
 
