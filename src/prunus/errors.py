@@ -44,5 +44,13 @@ class MissingExtraError(PrunusError, ImportError):
     """A part of Prunus whose packages aren't installed: says which extra brings them."""
 
 
+class PrunusWarning(UserWarning):
+    """Something that the caller should know and that stops nothing: what was found, and what is done about it."""
+
+
+class ScheduleError(PrunusError, ValueError):
+    """A schedule that can't be read, or asks for what a layer or target can't do: file, layer, key."""
+
+
 class RuleError(PrunusError, ValueError):
     """A name or `re:` pattern of a recipe or `ignore` that matches no layer, or isn't a valid pattern."""

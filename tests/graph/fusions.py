@@ -334,5 +334,6 @@ CASES |= {
     "flattened feature map": Case("fold_flattening", lambda n, x: _classifier(n, n.conv(x, 4, 4), 168), 1),
     "flattened input": Case("fold_flattening", lambda n, x: _classifier(n, x, 168), 1),
     "flattened planes": Case("fold_flattening", lambda n, x: _classifier(n, n.conv(x, 4, 4), 42, axis=2), 0),
+    "flattened line": Case("fold_flattening", lambda n, x: _classifier(n, x, 7), 0, (2, 1, 1, 7)),
     "flattened, read twice": Case("fold_flattening", _classifier_and_flat, 0),
 }

@@ -6,11 +6,12 @@ Needs no package but numpy's, so that a missing one can be named.
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from types import TracebackType
 from typing import NoReturn, final
 
-from prunus.errors import MissingExtraError, PrunusError
+from prunus.errors import MissingExtraError, PrunusError, PrunusWarning
 from prunus.extras import missing_package
 
 DONE, NO, BAD_INPUT, INTERNAL, INTERRUPTED = 0, 1, 2, 3, 130
@@ -25,11 +26,19 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def run(arguments: list[str]) -> int:
     """Run the command line and return its exit code: 0, 1, 2, 3 or, interrupted, 130."""
     outcome = Outcome(arguments)
-    with outcome:
+    with outcome, warnings.catch_warnings():
+        warnings.simplefilter("default", PrunusWarning)
+        warnings.showwarning = _show_warning
         outcome.code = _run_verb(arguments)
         if outcome.code == INTERRUPTED:  # typer turns the interrupt into this code
             raise KeyboardInterrupt
     return outcome.code
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    """Ours as one line; those of the packages below aren't for users."""
+    if issubclass(category, PrunusWarning):
+        print(f"warning: {one_line(str(message))}", file=sys.stderr)
 
 
 def _run_verb(arguments: list[str]) -> int:

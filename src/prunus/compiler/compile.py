@@ -1,5 +1,6 @@
 """From an ONNX model to a session: read, choose, encode, lay out, bind."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -7,15 +8,16 @@ from typing import Any
 
 import onnx
 
+from prunus.compiler.latency import Latencies, Place
 from prunus.compiler.translate import Layer, translate
 from prunus.compiler.tune import Tuner
 from prunus.errors import FeedError, SchemeError, TargetError, UnsupportedError
 from prunus.graph.ir import Graph
 from prunus.graph.load import load_model
 from prunus.graph.read import read
-from prunus.kernels.library import isa_for, kernel_library
+from prunus.kernels.library import cache_folder, isa_for, kernel_library
 from prunus.runtime.artefact import pack
-from prunus.runtime.cpu import describe
+from prunus.runtime.cpu import Cpu, describe
 from prunus.runtime.session import Session, check_threads
 from prunus.sparsity.check import check
 from prunus.sparsity.detect import detect
@@ -60,7 +62,8 @@ def compile(  # the contract's name; shadows the built-in here only
         raise TargetError(f"target {target!r}: this CPU lacks {' '.join(missing)}")
     proto = load_model(model)
     code = kernel_library(isa, cc)
-    tuner = Tuner(isa, threads, tune, code, partial(scheme_of, stated=stated_scheme(proto)), progress)
+    latencies = None if tune == "off" else latencies_for(cpu, code, threads)
+    tuner = Tuner(isa, threads, tune, code, partial(scheme_of, stated=stated_scheme(proto)), progress, latencies)
 
     def build(shapes: Shapes | None) -> Session:
         graph = read_at_batch_1(proto, shapes, fallback is not None)
@@ -72,6 +75,15 @@ def compile(  # the contract's name; shadows the built-in here only
         return build({**(input_shapes or {}), **fed})
 
     return build(input_shapes)
+
+
+def latencies_for(cpu: Cpu, code: bytes, threads: int) -> Latencies:
+    """The measured times that hold for this CPU, kernel library and number of threads."""
+    machine = f"{cpu.name}, L1 {cpu.l1_bytes >> 10}, L2 {cpu.l2_bytes >> 10}, L3 {cpu.l3_bytes >> 10} KiB"
+    place = Place(machine, hashlib.sha256(code).hexdigest()[:16], threads)
+    found = Latencies(cache_folder() / "latency.sqlite", place)
+    found.say_strangers()
+    return found
 
 
 def check_fixed_dimensions(proto: onnx.ModelProto, given: Shapes, fed: Shapes) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunus.compiler.choice import Choice, LayerShape, Zeros, candidates, examine
+from prunus.compiler.latency import Latencies, as_json
 from prunus.compiler.translate import Decision, Layer, translate
 from prunus.graph.ir import Graph, Node, Value
 from prunus.kernels.isa import Isa
@@ -35,6 +36,7 @@ class Tuner:
     code: bytes | None
     describe: Callable[[Layer], str]
     progress: Callable[[str], None] | None = None
+    latencies: Latencies | None = None
     known: dict[object, Decision] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -48,7 +50,7 @@ class Tuner:
         shape, zeros = layer_shape(layer, graph, self.isa, self.threads), examine(layer.matrix)
         key = (signature(layer.node, graph), shape, round(zeros.density, 2), round(zeros.sharing), zeros.block)
         if key not in self.known:
-            self.known[key] = replace(self._choose(layer, graph, shape, zeros), scheme=self.describe(layer))
+            self.known[key] = replace(self._choose(layer, graph, shape, zeros, key), scheme=self.describe(layer))
             if self.progress:
                 self.progress(layer.node.name)
         return self.known[key]
@@ -58,16 +60,28 @@ class Tuner:
         shape, zeros = layer_shape(layer, graph, self.isa, self.threads), examine(layer.matrix)
         return 1e3 * min(self._measure(layer, graph, candidates(shape, zeros, self.isa), FAST_BUDGET_S).values())
 
-    def _choose(self, layer: Layer, graph: Graph, shape: LayerShape, zeros: Zeros) -> Decision:
+    def _choose(self, layer: Layer, graph: Graph, shape: LayerShape, zeros: Zeros, key: object) -> Decision:
         options = candidates(shape, zeros, self.isa)
         if self.mode == "off" or self.library is None or self.pool is None or len(options) == 1:
             reason = "only candidate" if len(options) == 1 else "first by the cost model, not measured"
             return Decision(options[0], "", reason)
-        times = self._measure(layer, graph, options, FAST_BUDGET_S if self.mode == "fast" else FULL_BUDGET_S)
+        times, when = self._times(layer, graph, options, key)
         ranked = sorted(times, key=times.__getitem__)
         best = ranked[0]
         refused = tuple((str(c), f"measured {times[c] * 1e3:.3f} ms") for c in ranked[1:])
-        return Decision(best, "", f"fastest of {len(ranked)}: measured {times[best] * 1e3:.3f} ms", refused)
+        return Decision(best, "", f"fastest of {len(ranked)}: measured{when} {times[best] * 1e3:.3f} ms", refused)
+
+    def _times(self, layer: Layer, graph: Graph, options: list[Choice], key: object) -> tuple[dict[Choice, float], str]:
+        """Seconds of each option, and "" or " before": kept ones where all are known, else measured now and kept."""
+        budget_s = FAST_BUDGET_S if self.mode == "fast" else FULL_BUDGET_S
+        if self.latencies is None:
+            return self._measure(layer, graph, options, budget_s), ""
+        kept = self.latencies.find(repr(key), budget_s)
+        if all(as_json(choice) in kept for choice in options):
+            return {choice: kept[as_json(choice)] for choice in options}, " before"
+        times = self._measure(layer, graph, options, budget_s)
+        self.latencies.add(repr(key), budget_s, times)
+        return times, ""
 
     def _measure(self, layer: Layer, graph: Graph, options: list[Choice], budget_s: float) -> dict[Choice, float]:
         """Seconds of the layer alone for each option: the least over rounds, in each of which every option has its

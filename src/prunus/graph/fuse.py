@@ -87,7 +87,7 @@ def fold_flattening(graph: Graph) -> Graph:
 
     def merge(flatten: Node, node: Node) -> Node | None:
         before, after = (graph.values[name].shape for name in (flatten.inputs[0], flatten.outputs[0]))
-        flat = len(before) == 4 and len(after) == 2 and before[0] == after[0]
+        flat = len(before) == 4 and len(after) == 2 and before[0] == after[0] and before[3] < after[1]
         if not flat or node.op != "gemm" or node.inputs[0] != flatten.outputs[0]:
             return None
         return replace(node, inputs=(*flatten.inputs, *node.inputs[1:]))

@@ -85,8 +85,8 @@ OPS: dict[str, tuple[str, ...]] = {
         "activation",
         "slope",
     ),
-    # x[..., k], or x[n, c, h, w] with k = c * h * w, by constant weight float32[o, k]: outputs first, alpha and beta
-    # folded in
+    # x[..., k], or x[n, c, h, w] with k = c * h * w > w, by constant weight float32[o, k]: outputs first,
+    # alpha and beta folded in
     "gemm": ("weight", "bias", "activation", "slope"),
     "max_pool": ("kernel", "strides", "pads", "dilations"),  # pads as resolved with ceil_mode and auto_pad
     "avg_pool": ("kernel", "strides", "pads", "count_include_pad"),  # ceil_mode beyond pads isn't compiled
