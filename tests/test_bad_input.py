@@ -225,9 +225,10 @@ def test_compile(name: str) -> None:
 @pytest.mark.parametrize("fallback", ["onnxruntime", None])
 def test_files_are_named(fallback: str | None, tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
-    for name in ("not ONNX", "truncated in half", "opset too old", "NaN weight", "value that nothing makes"):
+    faults = ("not ONNX", "truncated in half", "opset too old", "NaN weight", "value that nothing makes")
+    for name in (*faults, "symbolic height", "operator that no engine knows"):
         path.write_bytes(MODELS[name].make())
-        with pytest.raises(ModelError, match=re.escape(str(path))):
+        with pytest.raises(MODELS[name].error, match=re.escape(str(path))):
             prunus.compile(path, tune="off", fallback=fallback)
     with pytest.raises(ModelError, match=r"absent\.onnx: No such file"):
         prunus.compile(tmp_path / "absent.onnx")

@@ -13,7 +13,7 @@ from prunus.compiler.translate import Layer, translate
 from prunus.compiler.tune import Tuner
 from prunus.errors import FeedError, SchemeError, TargetError, UnsupportedError
 from prunus.graph.ir import Graph
-from prunus.graph.load import load_model
+from prunus.graph.load import load_model, naming
 from prunus.graph.read import read
 from prunus.kernels.library import cache_folder, isa_for, kernel_library
 from prunus.runtime.artefact import pack
@@ -66,7 +66,8 @@ def compile(  # the contract's name; shadows the built-in here only
     tuner = Tuner(isa, threads, tune, code, partial(scheme_of, stated=stated_scheme(proto)), progress, latencies)
 
     def build(shapes: Shapes | None) -> Session:
-        graph = read_at_batch_1(proto, shapes, fallback is not None)
+        with naming(model):
+            graph = read_at_batch_1(proto, shapes, fallback is not None)
         program, constants = pack(translate(graph, isa, tuner.decide))
         return Session(program, code, constants, threads, replan)
 

@@ -17,7 +17,7 @@ from prunus.compiler.translate import Layer, layer_of, spell_out
 from prunus.compiler.tune import Tuner, signature
 from prunus.errors import SchemeError, TargetError
 from prunus.graph.ir import Graph
-from prunus.graph.load import load_model
+from prunus.graph.load import load_model, naming
 from prunus.kernels.library import isa_for, kernel_library
 from prunus.runtime.cpu import describe
 from prunus.runtime.session import check_threads
@@ -69,7 +69,8 @@ def explore(
     isa = isa_for(target)
     if missing := describe().missing(target):
         raise TargetError(f"target {target!r}: this CPU lacks {' '.join(missing)}")
-    graph = spell_out(read_at_batch_1(load_model(model), input_shapes, True))
+    with naming(model):
+        graph = spell_out(read_at_batch_1(load_model(model), input_shapes, True))
     tuner = Tuner(isa, check_threads(threads), "fast", kernel_library(isa, cc), lambda _: "")
     for layers in _kinds(graph):
         layer = full(layers[0])

@@ -1,5 +1,7 @@
 """An ONNX model from a path, bytes or a proto, with what can be wrong about it said in one line."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, numpy_helper
 
-from prunus.errors import ModelError
+from prunus.errors import ModelError, UnsupportedError
 
 OLDEST_OPSET = 9
 FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE}
@@ -29,6 +31,17 @@ def load_model(source: str | Path | bytes | onnx.ModelProto) -> onnx.ModelProto:
         model = _read(Path(source))
     _check(model, name)
     return model
+
+
+@contextmanager
+def naming(source: object) -> Iterator[None]:
+    """What is wrong with the model inside names the file, where `source` is one."""
+    try:
+        yield
+    except (ModelError, UnsupportedError) as error:
+        if not isinstance(source, str | Path) or str(source) in str(error):
+            raise
+        raise type(error)(f"{source}: {error}") from error
 
 
 def _read(path: Path) -> onnx.ModelProto:
