@@ -38,6 +38,10 @@ def compile(
     input_shape: InputShape = None,
     tune: Tune = "fast",
     strict: Strict = False,
+    schedule: Annotated[Path | None, typer.Option("--schedule", help="Compute layers as this schedule says.")] = None,
+    emit_schedule: Annotated[
+        Path | None, typer.Option("--emit-schedule", help="Also write how each layer is computed, as YAML.")
+    ] = None,
     cc: Cc = None,
     json: Json = None,
     quiet: Quiet = False,
@@ -45,6 +49,8 @@ def compile(
 ) -> None:
     """Compile an ONNX file and write the artefact. It holds machine code."""
     from prunus.compiler.compile import compile as compile_model
+    from prunus.compiler.schedule import schedule_text
+    from prunus.runtime.atomic import write_atomically
 
     printer = Printer(quiet, json)
     output = output or model.with_suffix(".prunus")
@@ -60,10 +66,13 @@ def compile(
             tune=tune,
             fallback=None if strict else "onnxruntime",
             cc=cc,
+            schedule=schedule,
             progress=step,
         )
         spent_s = time.perf_counter() - start
         session.save(output)
+        if emit_schedule:
+            write_atomically(emit_schedule, schedule_text(session.program, session.threads).encode())
     layers = session.explain()
     if verbose:
         explain_table(printer, layers)

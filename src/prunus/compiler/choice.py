@@ -160,7 +160,7 @@ def _candidates(shape: LayerShape, zeros: Zeros, isa: Isa) -> list[Choice]:
     if zeros.sharing >= 2:
         found = []
         for height in _fitting_heights(zeros.sharing, most):
-            heights = tuple(h for h in (height, 4, 3, 2, 1) if h <= height)
+            heights = tuple(dict.fromkeys(h for h in (height, 4, 3, 2, 1) if h <= height))
             found += _orders(shape, zeros, isa, heights, most[height])
         return found
     found = [choice for tile in (8, 6) for choice in _orders(shape, zeros, isa, (1,), tile)]

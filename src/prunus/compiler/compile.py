@@ -9,8 +9,9 @@ from typing import Any
 import onnx
 
 from prunus.compiler.latency import Latencies, Place
+from prunus.compiler.schedule import check_layers, read_schedule
 from prunus.compiler.translate import Layer, translate
-from prunus.compiler.tune import Tuner
+from prunus.compiler.tune import Tuner, layer_shapes
 from prunus.errors import FeedError, SchemeError, TargetError, UnsupportedError
 from prunus.graph.ir import Graph
 from prunus.graph.load import load_model, naming
@@ -39,12 +40,14 @@ def compile(  # the contract's name; shadows the built-in here only
     fallback: str | None = "onnxruntime",
     *,
     cc: str | None = None,
+    schedule: str | Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Session:
     """Compile a model for this CPU (or `target`, which this CPU must run) and return a session.
 
-    `progress` is called with the name of each layer as it is tuned. `cc`: the C compiler's command.
-    Raises ModelError, UnsupportedError, TargetError, ToolchainError: as their names say, in one line.
+    `progress` is called with the name of each layer as it is tuned. `cc`: the C compiler's command. `schedule`: a file
+    as `schedule_text` gives it; its layers are computed as it says, and not measured.
+    Raises ModelError, UnsupportedError, TargetError, ToolchainError, ScheduleError: as their names say, in one line.
     """
     if precision != "fp32":
         raise UnsupportedError(f"precision {precision!r}: this version compiles fp32")
@@ -63,11 +66,15 @@ def compile(  # the contract's name; shadows the built-in here only
     proto = load_model(model)
     code = kernel_library(isa, cc)
     latencies = None if tune == "off" else latencies_for(cpu, code, threads)
-    tuner = Tuner(isa, threads, tune, code, partial(scheme_of, stated=stated_scheme(proto)), progress, latencies)
+    pinned = read_schedule(schedule, isa, threads) if schedule is not None else {}
+    describe_layer = partial(scheme_of, stated=stated_scheme(proto))
+    tuner = Tuner(isa, threads, tune, code, describe_layer, progress, latencies, pinned)
 
     def build(shapes: Shapes | None) -> Session:
         with naming(model):
             graph = read_at_batch_1(proto, shapes, fallback is not None)
+        if schedule is not None and shapes == input_shapes:
+            check_layers(schedule, pinned, layer_shapes(graph, isa, threads), isa)
         program, constants = pack(translate(graph, isa, tuner.decide))
         return Session(program, code, constants, threads, replan)
 

@@ -1,7 +1,7 @@
 """The graph as a program: nodes become operators, and each layer's weights a matrix with its encoding chosen."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -87,6 +87,7 @@ def _layer_attrs(layer: Layer, decision: Decision, constants: dict[str, NDArray[
         "kernel_name": str(choice) if node.op == "conv" else f"gemv {max(choice.heights)}",
         "reason": decision.reason,
         "refused": decision.refused,
+        "choice": asdict(choice),
         "tile": choice.tile,
         "tiles_per_task": choice.tiles_per_task,
         "pixels_outer": int(choice.pixels_outer),

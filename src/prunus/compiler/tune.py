@@ -1,7 +1,7 @@
 """Measuring: a layer alone, with its real weights, for each candidate choice on this machine."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from prunus.compiler.choice import Choice, LayerShape, Zeros, candidates, examine
 from prunus.compiler.latency import Latencies, as_json
-from prunus.compiler.translate import Decision, Layer, translate
+from prunus.compiler.schedule import refusal
+from prunus.compiler.translate import Decision, Layer, layer_of, spell_out, translate
 from prunus.graph.ir import Graph, Node, Value
 from prunus.kernels.isa import Isa
 from prunus.runtime.artefact import pack
@@ -37,6 +38,7 @@ class Tuner:
     describe: Callable[[Layer], str]
     progress: Callable[[str], None] | None = None
     latencies: Latencies | None = None
+    pinned: Mapping[str, Choice] = field(default_factory=dict)
     known: dict[object, Decision] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -48,6 +50,9 @@ class Tuner:
     def decide(self, layer: Layer, graph: Graph) -> Decision:
         """The choice for a layer of `graph`."""
         shape, zeros = layer_shape(layer, graph, self.isa, self.threads), examine(layer.matrix)
+        pinned = self.pinned.get(layer.node.name)
+        if pinned and refusal(pinned, shape, self.isa) is None:
+            return Decision(pinned, self.describe(layer), "pinned by the schedule")
         key = (signature(layer.node, graph), shape, round(zeros.density, 2), round(zeros.sharing), zeros.block)
         if key not in self.known:
             self.known[key] = replace(self._choose(layer, graph, shape, zeros, key), scheme=self.describe(layer))
@@ -144,3 +149,10 @@ def layer_shape(layer: Layer, graph: Graph, isa: Isa, threads: int) -> LayerShap
         vectors = -(-((out[2] - 1) * (out[3] + reach) + out[3]) // isa.lanes)
     m, k = layer.matrix.shape
     return LayerShape(m, k * layer.groups, layer.groups, vectors, threads)
+
+
+def layer_shapes(graph: Graph, isa: Isa, threads: int) -> dict[str, LayerShape]:
+    """The sizes of all layers by name."""
+    graph = spell_out(graph)
+    layers = [layer_of(node, graph) for node in graph.nodes if node.op in ("conv", "gemm")]
+    return {layer.node.name: layer_shape(layer, graph, isa, threads) for layer in layers}

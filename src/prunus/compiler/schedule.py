@@ -1,0 +1,132 @@
+"""The schedule: how each layer is computed, as a text that can be read, changed by hand, and given back.
+
+GRIM's layer-wise intermediate representation in YAML: per layer the encoding, heights of row groups, tile, order and
+chunks, with the scheme of its zeros and the reason as a comment. Source: Niu et al., "GRIM", TPAMI 44 (2022),
+arXiv:2108.11033, section on the DSL; the fields are those of `Choice`.
+"""
+
+import difflib
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import YAMLError
+
+from prunus.compiler.choice import Choice, LayerShape
+from prunus.errors import ScheduleError
+from prunus.kernels.isa import Isa
+from prunus.runtime.program import Program
+
+VERSION = 1
+CHOICE = TypeAdapter(Choice)
+DEFAULTS = {f.name: list(f.default) if isinstance(f.default, tuple) else f.default for f in fields(Choice)}
+
+
+class File(BaseModel):
+    """What a schedule holds."""
+
+    model_config = ConfigDict(extra="forbid")
+    version: int
+    target: str
+    threads: int
+    layers: dict[str, dict[str, Any]]
+
+
+def schedule_text(program: Program, threads: int) -> str:
+    """The schedule of a program's layers."""
+    layers = CommentedMap()
+    for op in program.ops:
+        if "choice" not in op.attrs:
+            continue
+        said = {key: value for key, value in op.attrs["choice"].items() if value != DEFAULTS.get(key)}
+        layers[op.name] = CommentedMap(said)
+        comment = f"{op.attrs['scheme']}, sparsity {op.attrs['sparsity']:.4f}; {op.attrs['reason']}"
+        layers.yaml_set_comment_before_after_key(op.name, before=comment, indent=2)
+    document = CommentedMap({"version": VERSION, "target": program.target, "threads": threads, "layers": layers})
+    yaml, stream = YAML(), io.StringIO()
+    yaml.width, yaml.default_flow_style = 4096, None
+    yaml.dump(document, stream)
+    return stream.getvalue()
+
+
+def read_schedule(path: str | Path, isa: Isa, threads: int) -> dict[str, Choice]:
+    """The choices of a schedule by layer.
+
+    Raises ScheduleError: unreadable, a key that isn't one, a value that doesn't fit, or made for another target or
+    number of threads: file, layer, key.
+    """
+    try:
+        data = YAML(typ="safe").load(Path(path).read_text(encoding="utf-8"))
+        file = File.model_validate(data)
+    except OSError as error:
+        raise ScheduleError(f"{path}: {error.strerror}") from error
+    except (UnicodeDecodeError, YAMLError) as error:
+        raise ScheduleError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        _refuse(str(path), error, File.model_fields)
+    for found, expected, key in (
+        (file.version, VERSION, "version"), (file.target, isa.target, "target"), (file.threads, threads, "threads"),
+    ):  # fmt: skip
+        if found != expected:
+            raise ScheduleError(f"{path}: {key} {found}, expected {expected}")
+    return {name: _choice(f"{path}: layer {name!r}", said) for name, said in file.layers.items()}
+
+
+def _choice(where: str, said: dict[str, Any]) -> Choice:
+    for key in said:  # a dataclass takes what it doesn't know
+        if key not in DEFAULTS:
+            raise ScheduleError(f"{where}: unknown key {key!r}{_nearest(key, DEFAULTS)}")
+    try:
+        choice: Choice = CHOICE.validate_python(said)
+    except ValidationError as error:
+        _refuse(where, error, DEFAULTS)
+    return choice
+
+
+def _refuse(where: str, error: ValidationError, known: Iterable[str]) -> NoReturn:
+    detail = error.errors()[0]
+    key = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        raise ScheduleError(f"{where}: unknown key {key!r}{_nearest(key, known)}") from error
+    found = "" if detail["type"] == "missing" else f", found {str(detail['input'])[:60]!r}"
+    raise ScheduleError(f"{where}: {key + ': ' if key else ''}{detail['msg']}{found}") from error
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(str(name), list(known), n=1)
+    return f", did you mean {near[0]!r}?" if near else ""
+
+
+def check_layers(path: str | Path, pinned: Mapping[str, Choice], layers: Mapping[str, LayerShape], isa: Isa) -> None:
+    """Raises ScheduleError: a layer that the network doesn't have, or a choice that it or `isa` can't take."""
+    for name, choice in pinned.items():
+        if name not in layers:
+            raise ScheduleError(f"{path}: layer {name!r}: the network has none of that name{_nearest(name, layers)}")
+        if problem := refusal(choice, layers[name], isa):
+            raise ScheduleError(f"{path}: layer {name!r}: {problem}")
+
+
+def refusal(choice: Choice, shape: LayerShape, isa: Isa) -> str | None:
+    """Why a layer can't be computed so; None when it can."""
+    for key in ("tile", "section", "tiles_per_task", "union"):
+        if getattr(choice, key) < 1:
+            return f"{key} {getattr(choice, key)}, expected at least 1"
+    if choice.chunk < 0:
+        return f"chunk {choice.chunk}, expected 0 (all columns) or more"
+    if choice.encoding == "blocks" and min(choice.block) < 1:
+        return f"block {list(choice.block)}, expected rows and columns of a block"
+    if not shape.vectors and (choice.encoding != "rows" or choice.chunk):
+        return "a layer of single vectors takes whole rows: encoding rows, no chunk"
+    heights = dict.fromkeys(isa.gemv_heights, 1) if not shape.vectors else dict(isa.tiles)
+    if 1 not in choice.heights:
+        return f"heights {list(choice.heights)}, expected 1 among them, for what is left over"
+    for height in choice.heights:
+        if heights.get(height, 0) < choice.tile:
+            sizes = ", ".join(f"{h} (tile up to {tile})" for h, tile in heights.items())
+            return f"height {height} with tile {choice.tile}: {isa.target} has {sizes} for this layer"
+    return None
