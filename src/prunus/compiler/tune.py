@@ -124,9 +124,18 @@ def signature(node: Node, graph: Graph) -> tuple[object, ...]:
 def layer_shape(layer: Layer, graph: Graph, isa: Isa, threads: int) -> LayerShape:
     """The sizes of a layer that candidates depend on."""
     out = graph.values[layer.node.outputs[0]].shape
-    vectors = 0
+    vectors = tile_vectors = 0
     if layer.node.op == "conv" and out[2] * out[3] > 1:
         reach = max(abs(p) for p in layer.node.attrs["pads"])
         vectors = -(-((out[2] - 1) * (out[3] + reach) + out[3]) // isa.lanes)
+        if winograd_applies(layer):
+            tile_vectors = -(-(-(-out[2] // 2) * -(-out[3] // 2)) // isa.lanes)
     m, k = layer.matrix.shape
-    return LayerShape(m, k * layer.groups, layer.groups, vectors, threads)
+    return LayerShape(m, k * layer.groups, layer.groups, vectors, threads, tile_vectors)
+
+
+def winograd_applies(layer: Layer) -> bool:
+    """An ungrouped 3x3 convolution of stride and dilation 1."""
+    attrs = layer.node.attrs
+    ones = tuple(attrs["strides"]) == tuple(attrs["dilations"]) == (1, 1)
+    return tuple(attrs["kernel"]) == (3, 3) and ones and layer.groups == 1

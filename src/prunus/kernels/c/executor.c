@@ -4,6 +4,7 @@
 #include "layer.h"
 #include "pool.h"
 #include "strided.h"
+#include "winograd.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -22,6 +23,8 @@ static void run_record(prunus_run_state *s) {
   switch (r[0]) {
     case PRUNUS_CONV: run_job(s->pool, conv_task, s, conv_tasks(r)); return;
     case PRUNUS_GEMV: run_job(s->pool, gemv_task, s, r[GEMV_N_SECTIONS]); return;
+    case PRUNUS_WINOGRAD: run_job(s->pool, winograd_task, s, winograd_tasks(r)); return;
+    case PRUNUS_WINOGRAD_INPUT: run_job(s->pool, winograd_input_task, s, winograd_input_tasks(r)); return;
     case PRUNUS_MARGINS: run_job(s->pool, margins_task, s, r[MARGINS_IMAGES]); return;
     case PRUNUS_FILL: run_job(s->pool, fill_task, s, 1); return;
     case PRUNUS_COPY: run_job(s->pool, copy_task, s, r[COPY_SIZE0] * r[COPY_SIZE0 + 1]); return;
