@@ -38,6 +38,7 @@ class Choice:
         parts += [f"block {self.block[0]}x{self.block[1]}"] if self.encoding == "blocks" else []
         parts += [f"chunk {self.chunk}"] if self.chunk else []
         parts += [f"union {self.union}"] if self.union > 1 else []
+        parts += [f"strip {self.tiles_per_task}"] if self.encoding == "winograd" else []
         parts.append(("pixels" if self.pixels_outer else "weights") + " outer")
         return ", ".join(parts)
 
@@ -142,8 +143,8 @@ def examine(matrix: Floats) -> Zeros:
 
 SECTION_VALUES = 60000  # of weights that stay in a second-level cache of 512 KB while pixels go by
 L1_VECTORS = 512  # of 32 bytes: half of a first-level cache of 32 KB
-STRIP_VALUES = (50000, 100000, 250000)  # of transformed input, where a second-level cache has 512 KB
-SUM_VALUES = 32000  # of the products that wait to be transformed back
+STRIP_VALUES = (50000, 250000, 1000000)  # of transformed input; a second-level cache of 512 KB holds 128 K
+SUM_VALUES = 60000  # of the products that wait to be transformed back
 LEAST_KEPT = 64  # columns per group and chunk, to pay for loading and storing the sums
 TASKS_PER_THREAD = 8
 MOST_TILES = 64  # per task, where several sections share them
@@ -243,15 +244,15 @@ def _block_choices(shape: LayerShape, zeros: Zeros, block: tuple[int, int], isa:
 def _winograd_choices(shape: LayerShape, isa: Isa) -> list[Choice]:
     """Strips by the task that go on while transformed input stays in cache, or the input transformed beforehand."""
     height, tile = max(
-        ((h, min(v, shape.tile_vectors)) for h, v in isa.tiles), key=lambda t: (t[0] * t[1] / (t[0] + t[1]), -t[0])
+        ((h, min(v, shape.tile_vectors)) for h, v in isa.tiles), key=lambda t: (t[0] * t[1] / (t[0] + t[1]), t[0])
     )
     heights = tuple(h for h, v in sorted(isa.tiles, reverse=True) if h <= height and v >= tile)
     channels = shape.k // 9
     sections = max(1, min(2 * shape.threads if shape.threads > 1 else 1, shape.m // height))
     found = []
     for kept in STRIP_VALUES:
-        strip = max(tile, kept // (16 * channels * isa.lanes) // tile * tile)
-        rows = SUM_VALUES // (16 * isa.lanes * min(strip, shape.tile_vectors))
+        strip = min(max(tile, kept // (16 * channels * isa.lanes) // tile * tile), shape.tile_vectors)
+        rows = SUM_VALUES // (16 * isa.lanes * strip)
         rows = max(height, min(rows, -(-shape.m // sections)) // height * height)
         whole = -(-shape.tile_vectors // strip)
         if whole >= 2 * shape.threads or shape.threads == 1:
