@@ -183,7 +183,7 @@ def networks(draw: st.DrawFn) -> onnx.ModelProto:
     model=networks(),
     seed=st.integers(0, 99),
     threads=st.sampled_from([1, 1, 2]),
-    forced=st.sampled_from([None, *winograd_choices(ISA)]),
+    forced=st.none() | st.sampled_from(winograd_choices(ISA)),
 )
 def test_random_network(model: onnx.ModelProto, seed: int, threads: int, forced: choice.Choice | None) -> None:
     """The first candidate for each layer, or `forced` where it applies."""

@@ -18,8 +18,9 @@ class Choice:
     """Heights of row groups and vectors of pixels per tile; see `encode_rows` and `encode_blocks` for the rest.
 
     `section` is in values for "rows", in rows for "blocks". A task is one section over `tiles_per_task` tiles;
-    `pixels_outer` says whether all sections see one stretch of pixels before the next. With "winograd", tiles are vectors
-    of 2x2 pixels, `section` is in rows, and the input is transformed by the task or (not `pixels_outer`) before all.
+    `pixels_outer` says whether all sections see one stretch of pixels before the next. For "winograd", F(2x2, 3x3),
+    vectors are of 2x2 pixels, `section` is in rows, `tiles_per_task` in vectors (a strip), and the input is transformed
+    by each task for all sections (`pixels_outer`) or before all tasks.
     """
 
     encoding: Literal["rows", "blocks", "winograd"]

@@ -71,8 +71,8 @@ class Tuner:
 
     def _measure(self, layer: Layer, graph: Graph, options: list[Choice], budget_s: float) -> dict[Choice, float]:
         """Seconds of the layer alone for each option: the least over rounds, in each of which every option has its
-        turn, so that a slow moment of the machine strikes all alike. At least 2 rounds, and `budget_s` per option. After
-        the first round those far behind are left out."""
+        turn, so that a slow moment of the machine strikes all alike. At least 3 rounds, and `budget_s` per option.
+        After the second those far behind are left out: one slow moment may strike neighbours."""
         assert self.library is not None and self.pool is not None
         lone = alone(layer, graph)
         rng = np.random.default_rng(0)
@@ -83,9 +83,9 @@ class Tuner:
             runs.append(Bound(self.library, make_plan(program), constants, self.threads))
         best = [float("inf")] * len(options)
         start, rounds = time.perf_counter(), 0
-        while rounds < 3 or (time.perf_counter() - start < budget_s * len(options) and rounds < 30):
+        while rounds < 4 or (time.perf_counter() - start < budget_s * len(options) and rounds < 30):
             for i, run in enumerate(runs):
-                if rounds > 1 and best[i] > FAR_BEHIND * min(best):
+                if rounds > 2 and best[i] > FAR_BEHIND * min(best):
                     continue
                 times = np.zeros(len(run.plan.owners), np.int64)
                 self.evict.sum()

@@ -14,14 +14,15 @@ POSITIONS = 16  # of a 4x4 tile
 _G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 
 
-def transform(matrix: Floats) -> NDArray[np.float32]:
+def transform(matrix: Floats) -> Floats:
     """G g G^T of each filter and channel: float32[16, m, channels] from a layer matrix [m, channels * 9].
 
     Computed in double precision, rounded once.
     """
     m = len(matrix)
     filters = matrix.reshape(m, -1, 3, 3).astype(np.float64)
-    return (_G @ filters @ _G.T).reshape(m, -1, POSITIONS).transpose(2, 0, 1).astype(np.float32)
+    transformed: NDArray[np.float64] = (_G @ filters @ _G.T).reshape(m, -1, POSITIONS)
+    return transformed.transpose(2, 0, 1).astype(np.float32)
 
 
 def row_groups(m: int, channels: int, heights: Sequence[int], section_rows: int) -> Encoding:

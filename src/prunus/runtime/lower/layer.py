@@ -59,8 +59,8 @@ def reads_directly(op: Op, x: Layout, out: Layout) -> bool:
 
 @dataclass(frozen=True)
 class Planes:
-    """The input as a convolution reads it: a plane per channel and phase (number in `phases`), pixel (0, 0) of the first
-    at `base`; distances of images, planes and rows."""
+    """The input as a convolution reads it: a plane per channel and phase (numbered by `phases`), with pixel (0, 0) of
+    the first at `base`; distances of images, planes and rows."""
 
     base: Address
     batch: int

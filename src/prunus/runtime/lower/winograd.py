@@ -1,7 +1,7 @@
 """Dense 3x3 convolution of stride 1 by tiles of 2x2 pixels: see kernels/c/winograd.h.
 
-A strip of tiles has its input transformed, multiplied and transformed back while it is in cache. Where a network has too
-few strips for its threads, the input is transformed first, and tasks are sections of rows.
+A strip of tiles has its input transformed, multiplied and transformed back while it is in cache. Where strips are too
+few for all threads, the input is transformed first, and tasks are sections of rows.
 """
 
 from dataclasses import dataclass, replace
