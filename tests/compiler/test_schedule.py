@@ -100,6 +100,10 @@ BAD = {
     "tile too wide": (GOOD.replace("{fields}", FIELDS.replace("tile: 2", "tile: 99")), "height 1 with tile 99"),
     "no height 1": (GOOD.replace("{fields}", FIELDS.replace("[1]", "[2]")), "expected 1 among them"),
     "section of nothing": (GOOD.replace("{fields}", FIELDS.replace("60000", "0")), "section 0, expected at least 1"),
+    "half a section": (
+        GOOD.replace("{fields}", FIELDS.replace("rows", "winograd").replace("[1]", "[2, 1]").replace("60000", "3")),
+        "section 3, expected a multiple of the height 2",
+    ),
     "no block": (GOOD.replace("{fields}", FIELDS.replace("rows", "blocks")), "expected rows and columns of a block"),
 }
 

@@ -1,20 +1,26 @@
 """Random small networks with random zeros: read, fused and compiled, they give what onnxruntime gives."""
 
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import onnx
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from prunus.compiler import choice, tune
 from prunus.compiler.compile import compile
 from prunus.graph.evaluate import evaluate
 from prunus.graph.read import read
+from prunus.kernels.isa import isa_of
+from prunus.runtime.cpu import describe
 from prunus.sparsity.project import project
 from prunus.sparsity.scheme import parse
 from tests.graph.models import batch_norm, ints, scalar
+from tests.kernels.test_winograd import choices as winograd_choices
 from tests.runtime.networks import Net, assert_agrees, feeds_for, onnxruntime_run
 
+ISA = isa_of(describe().best_target or "x86-64")
 Shape = tuple[int, int, int]  # channels, height, width
 ZEROS = ("", "", "unstructured", "filter", "channel", "block-row:4x8", "block-column:4x8", "bcr:4x16", "punched:4x4")
 SIMPLE = ("Relu", "Sigmoid", "Tanh", "HardSwish", "LeakyRelu", "Identity", "Neg")
@@ -173,8 +179,14 @@ def networks(draw: st.DrawFn) -> onnx.ModelProto:
 
 
 @settings(max_examples=70, deadline=None, suppress_health_check=list(HealthCheck))
-@given(model=networks(), seed=st.integers(0, 99), threads=st.sampled_from([1, 1, 2]))
-def test_random_network(model: onnx.ModelProto, seed: int, threads: int) -> None:
+@given(
+    model=networks(),
+    seed=st.integers(0, 99),
+    threads=st.sampled_from([1, 1, 2]),
+    forced=st.none() | st.sampled_from(winograd_choices(ISA)),
+)
+def test_random_network(model: onnx.ModelProto, seed: int, threads: int, forced: choice.Choice | None) -> None:
+    """The first candidate for each layer, or `forced` where it applies."""
     feeds = feeds_for(model, seed=seed)
     expected = onnxruntime_run(model, feeds)
     assume(all(np.isfinite(a).all() for a in expected))
@@ -182,6 +194,11 @@ def test_random_network(model: onnx.ModelProto, seed: int, threads: int) -> None
     with np.errstate(all="ignore"):  # values that no output needs may overflow
         values = evaluate(graph, feeds)
     assert_agrees([values[name] for name in graph.outputs], expected)
-    session = compile(model, tune="off", threads=threads, fallback=None)
+
+    def candidates(shape: choice.LayerShape, *rest: Any) -> list[choice.Choice]:
+        return [forced] if forced and shape.tile_vectors else choice.candidates(shape, *rest)
+
+    with mock.patch.object(tune, "candidates", candidates):
+        session = compile(model, tune="off", threads=threads, fallback=None)
     assert_agrees(session.run(None, feeds), expected)
     assert_agrees(session.run(None, feeds), expected)

@@ -20,7 +20,7 @@ from prunus.kernels.isa import ISAS, Isa, isa_of
 from prunus.kernels.library import cache_folder, kernel_library
 from prunus.kernels.source import sources
 from prunus.runtime.cpu import describe
-from prunus.runtime.native import open_library
+from prunus.runtime.native import Library, open_library
 
 Array = NDArray[Any]
 
@@ -45,7 +45,7 @@ class InProcess(Runner):
     def run(
         self, plan: Array, tables: Array, constants: Array, arena: Array, ports: list[Array], scratch: int, threads: int
     ) -> None:
-        library = open_library(kernel_library(self.isa))
+        library = _library(self.isa)
         spaces = [arena, constants, tables, *ports]
         pointers = (ctypes.c_void_p * len(spaces))(*(space.ctypes.data for space in spaces))
         memory = np.zeros(scratch * threads + 1, np.float32)
@@ -55,6 +55,11 @@ class InProcess(Runner):
             None,
         )  # fmt: skip
         library.pool_close(pool)
+
+
+@cache
+def _library(isa: Isa) -> Library:
+    return open_library(kernel_library(isa))
 
 
 @final

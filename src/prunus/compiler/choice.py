@@ -18,10 +18,12 @@ class Choice:
     """Heights of row groups and vectors of pixels per tile; see `encode_rows` and `encode_blocks` for the rest.
 
     `section` is in values for "rows", in rows for "blocks". A task is one section over `tiles_per_task` tiles;
-    `pixels_outer` says whether all sections see one stretch of pixels before the next.
+    `pixels_outer` says whether all sections see one stretch of pixels before the next. For "winograd", F(2x2, 3x3),
+    vectors are of 2x2 pixels, `section` is in rows, `tiles_per_task` in vectors (a strip), and the input is transformed
+    by each task for all sections (`pixels_outer`) or before all tasks.
     """
 
-    encoding: Literal["rows", "blocks"]
+    encoding: Literal["rows", "blocks", "winograd"]
     heights: tuple[int, ...]
     tile: int
     section: int
@@ -37,6 +39,8 @@ class Choice:
         parts += [f"block {self.block[0]}x{self.block[1]}"] if self.encoding == "blocks" else []
         parts += [f"chunk {self.chunk}"] if self.chunk else []
         parts += [f"union {self.union}"] if self.union > 1 else []
+        parts += [f"strip {self.tiles_per_task}"] if self.encoding == "winograd" else []
+        parts += ["input first"] if self.encoding == "winograd" and not self.pixels_outer else []
         parts.append(f"section {self.section}" if self.section > 1 else "group by group")
         return ", ".join(parts)
 
@@ -89,13 +93,14 @@ def join(parts: Sequence[Encoding], rows: Sequence[int], columns: Sequence[int],
 @dataclass(frozen=True)
 class LayerShape:
     """What candidates depend on beside the zeros. `vectors`: of pixels in the output, padding included; 0 for single
-    vectors of inputs (fully connected)."""
+    vectors of inputs (fully connected). `tile_vectors`: of 2x2 pixels, where F(2x2, 3x3) applies, else 0."""
 
     m: int
     k: int
     groups: int
     vectors: int
     threads: int
+    tile_vectors: int = 0
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,7 @@ class Zeros:
     block_rows: float = 0.0
 
 
+MANY = 0.6  # of a matrix's values: above, zeros are not worth leaving out
 BLOCKS = ((16, 128), (16, 64), (8, 128), (8, 64), (8, 32), (4, 64), (4, 32), (4, 16))
 
 
@@ -122,7 +128,7 @@ def examine(matrix: Floats) -> Zeros:
     density = float(mask.mean()) if mask.size else 0.0
     packed = np.packbits(mask, axis=1)
     sharing = m / max(len({row.tobytes() for row in packed}), 1)
-    if sharing >= 2 or density == 0 or density > 0.6:
+    if sharing >= 2 or density == 0 or density > MANY:
         return Zeros(density, sharing, None)
     for high, wide in BLOCKS:
         if m < high:
@@ -139,6 +145,8 @@ def examine(matrix: Floats) -> Zeros:
 
 SECTION_VALUES = 60000  # of weights that stay in a second-level cache of 512 KB while pixels go by
 L1_VECTORS = 512  # of 32 bytes: half of a first-level cache of 32 KB
+STRIP_VALUES = (50000, 250000, 1000000)  # of transformed input; a second-level cache of 512 KB holds 128 K
+SUM_VALUES = 60000  # of the products that wait to be transformed back
 LEAST_KEPT = 64  # columns per group and chunk, to pay for loading and storing the sums
 TASKS_PER_THREAD = 8
 MOST_TILES = 64  # per task, where several sections share them
@@ -146,7 +154,10 @@ MOST_TILES = 64  # per task, where several sections share them
 
 def candidates(shape: LayerShape, zeros: Zeros, isa: Isa) -> list[Choice]:
     """Choices worth measuring, the likeliest first, each once."""
-    return list(dict.fromkeys(_candidates(shape, zeros, isa)))
+    found = _candidates(shape, zeros, isa)
+    if shape.tile_vectors and zeros.density > MANY:
+        found += _winograd_choices(shape, isa)
+    return list(dict.fromkeys(found))
 
 
 def _candidates(shape: LayerShape, zeros: Zeros, isa: Isa) -> list[Choice]:
@@ -229,6 +240,27 @@ def _block_choices(shape: LayerShape, zeros: Zeros, block: tuple[int, int], isa:
             values, per_task = _work(shape, held, max(1, held * rows // shape.m), -(-shape.vectors // tile))
             rows = max(block[0], min(rows, round(shape.m * values / max(held, 1))))
             found.append(Choice("blocks", heights, tile, rows, per_task, False, block=block))
+    return found
+
+
+def _winograd_choices(shape: LayerShape, isa: Isa) -> list[Choice]:
+    """Strips by the task that go on while transformed input stays in cache, or the input transformed beforehand."""
+    height, tile = max(
+        ((h, min(v, shape.tile_vectors)) for h, v in isa.tiles), key=lambda t: (t[0] * t[1] / (t[0] + t[1]), t[0])
+    )
+    heights = tuple(h for h, v in sorted(isa.tiles, reverse=True) if h <= height and v >= tile)
+    channels = shape.k // 9
+    sections = max(1, min(2 * shape.threads if shape.threads > 1 else 1, shape.m // height))
+    found = []
+    for kept in STRIP_VALUES:
+        strip = min(max(tile, kept // (16 * channels * isa.lanes) // tile * tile), shape.tile_vectors)
+        rows = SUM_VALUES // (16 * isa.lanes * strip)
+        rows = max(height, min(rows, -(-shape.m // sections)) // height * height)
+        whole = -(-shape.tile_vectors // strip)
+        if whole >= 2 * shape.threads or shape.threads == 1:
+            found.append(Choice("winograd", heights, tile, rows, strip, True))
+        if shape.threads > 1:
+            found.append(Choice("winograd", heights, tile, rows, strip, False))
     return found
 
 

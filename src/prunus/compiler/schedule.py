@@ -120,6 +120,10 @@ def refusal(choice: Choice, shape: LayerShape, isa: Isa) -> str | None:
         return f"chunk {choice.chunk}, expected 0 (all columns) or more"
     if choice.encoding == "blocks" and min(choice.block) < 1:
         return f"block {list(choice.block)}, expected rows and columns of a block"
+    if choice.encoding == "winograd" and not shape.tile_vectors:
+        return "winograd computes ungrouped 3x3 convolutions of stride and dilation 1"
+    if choice.encoding == "winograd" and choice.section % max(choice.heights):
+        return f"section {choice.section}, expected a multiple of the height {max(choice.heights)}"
     if not shape.vectors and (choice.encoding != "rows" or choice.chunk):
         return "a layer of single vectors takes whole rows: encoding rows, no chunk"
     heights = dict.fromkeys(isa.gemv_heights, 1) if not shape.vectors else dict(isa.tiles)

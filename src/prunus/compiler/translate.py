@@ -11,6 +11,7 @@ from prunus.compiler.choice import Choice, encode
 from prunus.graph.ir import Activation, Graph, Node, Value
 from prunus.kernels.isa import Isa
 from prunus.runtime.program import Op, Program, Tensor
+from prunus.sparsity import winograd
 from prunus.sparsity.encoding import compact
 
 Floats = NDArray[np.float32]
@@ -73,14 +74,17 @@ def layer_of(node: Node, graph: Graph) -> Layer:
 def _layer_attrs(layer: Layer, decision: Decision, constants: dict[str, NDArray[Any]]) -> dict[str, Any]:
     """Attributes of the operator; the encoding's arrays join the constants."""
     node, choice = layer.node, decision.choice
-    encoding = encode(layer.matrix, layer.groups, choice)
     prefix = node.name
     assert f"{prefix}.values" not in constants, f"two layers are named {prefix}"
-    constants.update({f"{prefix}.{name}": array for name, array in compact(encoding).items()})
+    if choice.encoding == "winograd":
+        constants[f"{prefix}.values"] = winograd.pack(layer.matrix, choice.heights, choice.section)
+    else:
+        arrays = compact(encode(layer.matrix, layer.groups, choice))
+        constants.update({f"{prefix}.{name}": array for name, array in arrays.items()})
     kept = int(np.count_nonzero(layer.matrix))
     attrs: dict[str, Any] = {
         "encoding": prefix,
-        "matrix": list(encoding.shape),
+        "matrix": [len(layer.matrix), layer.matrix.shape[1] * layer.groups],
         "kept": kept,
         "sparsity": 1 - kept / max(layer.matrix.size, 1),
         "scheme": decision.scheme,
@@ -89,9 +93,13 @@ def _layer_attrs(layer: Layer, decision: Decision, constants: dict[str, NDArray[
         "refused": decision.refused,
         "choice": asdict(choice),
         "tile": choice.tile,
-        "tiles_per_task": choice.tiles_per_task,
         "pixels_outer": int(choice.pixels_outer),
     }
+    if choice.encoding == "winograd":
+        attrs |= {"algorithm": "winograd", "heights": choice.heights, "section_rows": choice.section}
+        attrs["strip"] = choice.tiles_per_task
+    else:
+        attrs["tiles_per_task"] = choice.tiles_per_task
     if node.op == "conv":
         attrs["kernel"] = layer.node.attrs["kernel"]
     return attrs

@@ -90,8 +90,8 @@ class Tuner:
 
     def _measure(self, layer: Layer, graph: Graph, options: list[Choice], budget_s: float) -> dict[Choice, float]:
         """Seconds of the layer alone for each option: the least over rounds, in each of which every option has its
-        turn, so that a slow moment of the machine strikes all alike. At least 2 rounds and `budget_s` per option; those
-        far behind after one round are left out."""
+        turn, so that a slow moment of the machine strikes all alike. At least 3 rounds, and `budget_s` per option.
+        After the second those far behind are left out: one slow moment may strike neighbours."""
         assert self.library is not None and self.pool is not None
         lone = alone(layer, graph)
         rng = np.random.default_rng(0)
@@ -102,9 +102,9 @@ class Tuner:
             runs.append(Bound(self.library, make_plan(program), constants, self.threads))
         best = [float("inf")] * len(options)
         start, rounds = time.perf_counter(), 0
-        while rounds < 3 or (time.perf_counter() - start < budget_s * len(options) and rounds < 30):
+        while rounds < 4 or (time.perf_counter() - start < budget_s * len(options) and rounds < 30):
             for i, run in enumerate(runs):
-                if rounds > 1 and best[i] > FAR_BEHIND * min(best):
+                if rounds > 2 and best[i] > FAR_BEHIND * min(best):
                     continue
                 times = np.zeros(len(run.plan.owners), np.int64)
                 self.evict.sum()
@@ -143,12 +143,14 @@ def signature(node: Node, graph: Graph) -> tuple[object, ...]:
 def layer_shape(layer: Layer, graph: Graph, isa: Isa, threads: int) -> LayerShape:
     """The sizes of a layer that candidates depend on."""
     out = graph.values[layer.node.outputs[0]].shape
-    vectors = 0
+    vectors = tile_vectors = 0
     if layer.node.op == "conv" and out[2] * out[3] > 1:
         reach = max(abs(p) for p in layer.node.attrs["pads"])
         vectors = -(-((out[2] - 1) * (out[3] + reach) + out[3]) // isa.lanes)
+        if winograd_applies(layer):
+            tile_vectors = -(-(-(-out[2] // 2) * -(-out[3] // 2)) // isa.lanes)
     m, k = layer.matrix.shape
-    return LayerShape(m, k * layer.groups, layer.groups, vectors, threads)
+    return LayerShape(m, k * layer.groups, layer.groups, vectors, threads, tile_vectors)
 
 
 def layer_shapes(graph: Graph, isa: Isa, threads: int) -> dict[str, LayerShape]:
@@ -156,3 +158,10 @@ def layer_shapes(graph: Graph, isa: Isa, threads: int) -> dict[str, LayerShape]:
     graph = spell_out(graph)
     layers = [layer_of(node, graph) for node in graph.nodes if node.op in ("conv", "gemm")]
     return {layer.node.name: layer_shape(layer, graph, isa, threads) for layer in layers}
+
+
+def winograd_applies(layer: Layer) -> bool:
+    """An ungrouped 3x3 convolution of stride and dilation 1."""
+    attrs = layer.node.attrs
+    ones = tuple(attrs["strides"]) == tuple(attrs["dilations"]) == (1, 1)
+    return tuple(attrs["kernel"]) == (3, 3) and ones and layer.groups == 1

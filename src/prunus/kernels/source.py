@@ -10,7 +10,7 @@ from prunus.runtime.records import c_header
 
 SOURCES = (
     "vector.h", "activation.h", "group.h", "gemv.h", "threads.h", "run.h", "layer.h", "strided.h", "pool.h",
-    "executor.c",
+    "winograd.h", "executor.c",
 )  # fmt: skip
 
 

@@ -92,7 +92,7 @@ class Bound:
     def __init__(self, library: Library, plan: Plan, constants: NDArray[np.float32], threads: int) -> None:
         self.library, self.plan, self.constants = library, plan, constants
         self.arena = allocate(plan.arena)
-        self.scratch = np.zeros(plan.scratch * threads + 16, np.float32)
+        self.scratch = allocate(plan.scratch * threads + 16)
 
     def run(self, pool: Pool, stage: Stage, ports: list[NDArray[Any]], times: NDArray[np.int64] | None = None) -> None:
         """Run a stage's records; `times` gets nanoseconds per record of the stage, added."""

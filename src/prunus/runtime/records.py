@@ -21,6 +21,10 @@ _IN = tuple(f"in_stride{i}" for i in _AXES)
 _OTHER = tuple(f"other_stride{i}" for i in _AXES)
 _EPILOGUE = ("bias", "slope", "activation", "p0", "p1")
 _GROUPS = ("weights", "offsets", "groups", "calls", "parts", "sections", "n_sections")
+# strips of tiles: `strip` in vectors; `pitch` of channels and `position` of tile positions in transformed input
+_TILES = (
+    "images", "x", "x_batch", "x_plane", "x_pitch", "channels", "h", "w", "top", "left", "strip", "pitch", "position",
+)  # fmt: skip
 
 RECORDS: Final[dict[str, tuple[str, ...]]] = {
     # row groups over a flat run of pixels; see kernels/c/group.h
@@ -33,6 +37,12 @@ RECORDS: Final[dict[str, tuple[str, ...]]] = {
         "images", "x", "x_batch", "out", "out_batch", "row_stride", "residual", "residual_batch", *_GROUPS,
         *_EPILOGUE,
     ),
+    # 3x3 at stride 1 by tiles of 2x2 pixels; `ready` is what "winograd_input" made; see kernels/c/winograd.h
+    "winograd": (
+        *_TILES, "out", "out_batch", "plane", "out_pitch", "residual", "residual_batch", "residual_plane", *_GROUPS,
+        *_EPILOGUE, "rows", "section_rows", "tile", "sums_position", "ready",
+    ),
+    "winograd_input": (*_TILES, "out", "channels_per_task"),
     # zero `front` elements before pixel 0 and `tail` from `tail_start` of each plane
     "margins": ("out", "images", "out_batch", "planes", "plane", "front", "tail_start", "tail"),
     "fill": ("out", "count", "value"),

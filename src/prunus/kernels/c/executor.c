@@ -4,6 +4,7 @@
 #include "layer.h"
 #include "pool.h"
 #include "strided.h"
+#include "winograd.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -37,6 +38,8 @@ static void run_record(prunus_run_state *s) {
   switch (r[0]) {
     case PRUNUS_CONV: run_job(s->pool, conv_task, s, conv_tasks(r), GRAIN); return;
     case PRUNUS_GEMV: run_job(s->pool, gemv_task, s, r[GEMV_N_SECTIONS], GRAIN); return;
+    case PRUNUS_WINOGRAD: run_job(s->pool, winograd_task, s, winograd_tasks(r), GRAIN); return;
+    case PRUNUS_WINOGRAD_INPUT: run_job(s->pool, winograd_input_task, s, winograd_input_tasks(r), GRAIN); return;
     case PRUNUS_MARGINS: run_job(s->pool, margins_task, s, r[MARGINS_IMAGES], GRAIN); return;
     case PRUNUS_FILL: run_job(s->pool, fill_task, s, 1, GRAIN); return;
     case PRUNUS_COPY: run_strided(s, copy_task, r + COPY_SIZE0, 1); return;

@@ -57,8 +57,37 @@ def reads_directly(op: Op, x: Layout, out: Layout) -> bool:
     )
 
 
+@dataclass(frozen=True)
+class Planes:
+    """The input as a convolution reads it: a plane per channel and phase (numbered by `phases`), with pixel (0, 0) of
+    the first at `base`; distances of images, planes and rows."""
+
+    base: Address
+    batch: int
+    plane: int
+    pitch: int
+    phases: dict[tuple[int, int], int]
+    ys: Taps
+    xs: Taps
+
+
 def conv(draft: Draft, op: Op) -> None:
     """Convolution with its epilogue."""
+    x, out = draft.layout(op.inputs[0]), draft.layout(op.outputs[0])
+    source = input_planes(draft, op)
+    ys, xs, phases = source.ys, source.xs, source.phases
+    channels = np.arange(x.shape[1])[:, None, None] * (source.plane * len(phases))
+    phase = np.array([[phases[y, x_] * source.plane for x_ in xs.phases] for y in ys.phases])
+    shift = np.array(ys.shifts)[:, None] * source.pitch + np.array(xs.shifts)[None, :]
+    windows = (channels + (phase + shift)[None]).ravel()  # x offset of each column of the matrix
+    if out.shape[2] * out.shape[3] == 1:
+        _gemv(draft, op, source.base, out.shape[0], source.batch, windows)
+    else:
+        _pixels(draft, op, source.base, source.batch, windows)
+
+
+def input_planes(draft: Draft, op: Op) -> Planes:
+    """The input where it lies, if it can be read there, or a copy in phase planes."""
     x, out = draft.layout(op.inputs[0]), draft.layout(op.outputs[0])
     kh, kw = op.attrs["kernel"]
     top, left = op.attrs["pads"][:2]
@@ -67,22 +96,12 @@ def conv(draft: Draft, op: Op) -> None:
     ys, xs = (
         taps(k, s, p, d) for k, s, p, d in zip((kh, kw), strides, (top, left), op.attrs["dilations"], strict=True)
     )
-    base: Address = draft.at(op.inputs[0])
     if reads_directly(op, x, out):
-        batch, plane, pitch = x.batch, x.plane, x.pitch
-        phases = {(0, 0): 0}
-    else:
-        pitch = out.pitch if not one_pixel else x.shape[3] + xs.high - xs.low
-        pitch = max(pitch, out.shape[3] + xs.high - xs.low)
-        base, batch, plane, phases = _split_phases(draft, op, strides, ys, xs, pitch)
-    channels = np.arange(x.shape[1])[:, None, None] * (plane * len(phases))
-    phase = np.array([[phases[y, x_] * plane for x_ in xs.phases] for y in ys.phases])
-    shift = np.array(ys.shifts)[:, None] * pitch + np.array(xs.shifts)[None, :]
-    windows = (channels + (phase + shift)[None]).ravel()  # x offset of each column of the matrix
-    if one_pixel:
-        _gemv(draft, op, base, out.shape[0], batch, windows)
-    else:
-        _pixels(draft, op, base, batch, windows)
+        return Planes(draft.at(op.inputs[0]), x.batch, x.plane, x.pitch, {(0, 0): 0}, ys, xs)
+    pitch = out.pitch if not one_pixel else x.shape[3] + xs.high - xs.low
+    pitch = max(pitch, out.shape[3] + xs.high - xs.low)
+    base, batch, plane, phases = _split_phases(draft, op, strides, ys, xs, pitch)
+    return Planes(base, batch, plane, pitch, phases, ys, xs)
 
 
 def gemm(draft: Draft, op: Op) -> None:
@@ -187,29 +206,41 @@ def _pixels(draft: Draft, op: Op, base: Address, x_batch: int, windows: NDArray[
     pixels = (h - 1) * out.pitch + w
     vectors = -(-pixels // lanes)
     encoding, fields = _groups(draft, op, windows)
-    if out.front or out.tail:
-        start = pixels
-        draft.emit(
-            "margins", out=draft.at(op.outputs[0]), images=n, out_batch=out.batch, planes=o, plane=out.plane,
-            front=up(out.front, LINE), tail_start=start, tail=out.plane - up(out.front, LINE) - start,
-        )  # fmt: skip
+    clear_margins(draft, op)
     mask = NOWHERE
     if out.pitch > w or (out.tail and pixels % lanes):  # the last vector reaches into the zeros behind the plane
         lane = np.arange(vectors * lanes)
         mask = draft.table(np.where((lane % out.pitch < w) & (lane < pixels), -1, 0))
-    if len(op.inputs) > 1:
-        other = draft.layout(op.inputs[1])
-        fields |= {"residual": draft.at(op.inputs[1]), "residual_batch": other.batch, "residual_plane": other.plane}
-    else:
-        fields["residual"] = NOWHERE
     tile = op.attrs["tile"]
     sums_in_out = len(encoding.parts) > len(encoding.sections)
     draft.need_scratch(0 if sums_in_out else o * tile * lanes)
     draft.emit(
         "conv", images=n, x=base, x_batch=x_batch, out=draft.at(op.outputs[0]), out_batch=out.batch, plane=out.plane,
         mask=mask, vectors=vectors, tile=tile, tiles_per_task=op.attrs["tiles_per_task"],
-        pixels_outer=op.attrs["pixels_outer"], rows=o, sums_in_out=int(sums_in_out), **fields,
+        pixels_outer=op.attrs["pixels_outer"], rows=o, sums_in_out=int(sums_in_out),
+        **residual_fields(draft, op), **fields,
     )  # fmt: skip
+
+
+def clear_margins(draft: Draft, op: Op) -> None:
+    """Zeros above and below the output's planes, if any reader relies on them."""
+    out = draft.layout(op.outputs[0])
+    n, o, h, w = out.shape
+    start, front = (h - 1) * out.pitch + w, up(out.front, LINE)
+    if out.front or out.tail:
+        draft.emit(
+            "margins", out=draft.at(op.outputs[0]), images=n, out_batch=out.batch, planes=o, plane=out.plane,
+            front=front, tail_start=start, tail=out.plane - front - start,
+        )  # fmt: skip
+
+
+def residual_fields(draft: Draft, op: Op) -> dict[str, Any]:
+    """Where the second input of a convolution lies, which is added before the activation; its rows lie as the
+    output's do."""
+    if len(op.inputs) < 2:
+        return {"residual": NOWHERE}
+    other = draft.layout(op.inputs[1])
+    return {"residual": draft.at(op.inputs[1]), "residual_batch": other.batch, "residual_plane": other.plane}
 
 
 def _gemv(draft: Draft, op: Op, base: Address, images: int, x_batch: int, windows: NDArray[np.int64]) -> None:

@@ -3,12 +3,18 @@
 from collections.abc import Callable
 from typing import Final
 
-from prunus.runtime.lower import elementwise, layer, move, window
+from prunus.runtime.lower import elementwise, layer, move, window, winograd
 from prunus.runtime.lower.context import Draft
 from prunus.runtime.program import Op
 
+
+def conv(draft: Draft, op: Op) -> None:
+    """Convolution, the way its choice says."""
+    (winograd.conv if op.attrs.get("algorithm") == "winograd" else layer.conv)(draft, op)
+
+
 LOWERINGS: Final[dict[str, Callable[[Draft, Op], None]]] = {
-    "conv": layer.conv,
+    "conv": conv,
     "gemm": layer.gemm,
     "max_pool": window.max_pool,
     "avg_pool": window.avg_pool,
