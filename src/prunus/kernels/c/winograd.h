@@ -1,7 +1,8 @@
-// Records "winograd" and "winograd_input": dense 3x3 convolution of stride 1 as F(2x2, 3x3). Each 4x4 tile of input, two
-// pixels from the next, gives 2x2 pixels of output by 16 products where the direct way takes 36: the positions of the
-// transformed tiles are 16 matrix products over channels, which the row-group micro-kernels do with tiles as lanes.
-// Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, arXiv:1509.09308, section 4.1.
+// Records "winograd" and "winograd_input": dense 3x3 convolution of stride 1 as F(2x2, 3x3). Each 4x4 tile of input,
+// two pixels from the next, gives 2x2 pixels of output by 16 products where the direct way takes 36: the positions of
+// the transformed tiles are 16 matrix products over channels, which the row-group micro-kernels do with tiles as lanes.
+// Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, arXiv:1509.09308,
+// section 4.1; strips and packing are ours.
 #ifndef PRUNUS_WINOGRAD_H
 #define PRUNUS_WINOGRAD_H
 #include "layer.h"
@@ -88,7 +89,8 @@ static void winograd_input_task(void *context, int64_t task, int thread) {
   (void)thread;
   const prunus_run_state *s = context;
   const int64_t *r = s->record, strips = strips_of(r), per_task = r[WINOGRAD_INPUT_CHANNELS_PER_TASK];
-  const int64_t blocks = ceil_div(r[WINOGRAD_CHANNELS], per_task), place = task / blocks, from = task % blocks * per_task;
+  const int64_t blocks = ceil_div(r[WINOGRAD_CHANNELS], per_task), place = task / blocks;
+  const int64_t from = task % blocks * per_task;
   const float *x = at(s, r[WINOGRAD_X]) + place / strips * r[WINOGRAD_X_BATCH];
   float *v = at(s, r[WINOGRAD_INPUT_OUT]) + place * POSITIONS * r[WINOGRAD_POSITION];
   transform_input(r, x, v, strip_of(r, place % strips), from, least(from + per_task, r[WINOGRAD_CHANNELS]));
@@ -104,7 +106,8 @@ static void multiply_positions(const prunus_run_state *s, const float *v, float 
   const int64_t *r = s->record, vectors = ceil_div(tiles, VL), n = ceil_div(vectors, r[WINOGRAD_TILE]);
   const int64_t before = section * r[WINOGRAD_SECTION_ROWS];
   const int64_t rows = least(r[WINOGRAD_SECTION_ROWS], r[WINOGRAD_ROWS] - before);
-  const int32_t *groups = (const int32_t *)at(s, r[WINOGRAD_GROUPS]), *calls = (const int32_t *)at(s, r[WINOGRAD_CALLS]);
+  const int32_t *groups = (const int32_t *)at(s, r[WINOGRAD_GROUPS]);
+  const int32_t *calls = (const int32_t *)at(s, r[WINOGRAD_CALLS]);
   const int32_t *sections = (const int32_t *)at(s, r[WINOGRAD_SECTIONS]) + section;
   prunus_tile t = {.offsets = (const int32_t *)at(s, r[WINOGRAD_OFFSETS]), .plane = r[WINOGRAD_PITCH]};
   for (int64_t p = 0; p < POSITIONS; p++) {
