@@ -160,7 +160,7 @@ def test_longer_than_it_was(good: bytes, tmp_path: Path) -> None:
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(region=st.integers(0, 3), at=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_one_bit_altered_anywhere(region: int, at: float, bit: int, good: bytes, tmp_path: Path) -> None:
-    """In the head, the header, the code or the constants. `at` is a fraction: sizes differ from one build to the next."""
+    """In the head, the header, the code or the constants. `at` is a fraction: sizes differ from build to build."""
     _, _, _, length, _ = HEAD.unpack_from(good)
     body = HEAD.size + length
     code = body + header_of(good)["code_bytes"]
