@@ -176,13 +176,15 @@ def test_many_columns() -> None:
 
 
 @pytest.mark.parametrize("size", [255, 256, 257, 70000])
-def test_columns_in_the_smallest_type(size: int) -> None:
+def test_columns_as_steps(size: int) -> None:
     matrix = np.zeros((2, size), np.float32)
-    matrix[:, [0, size - 1]] = 1
+    matrix[0, [0, size - 1]] = 1
+    matrix[1, [1, size - 1]] = 1
     encoding = encode_rows(matrix, (1,), 10**9)
     arrays = compact(encoding)
-    expected = np.uint8 if size <= 256 else np.uint16 if size <= 65536 else np.uint32
-    assert arrays["columns"].dtype == expected
+    steps = [0, size - 1, 2 - size, size - 2]  # there, back to the next row's first, and there again
+    assert list(arrays["steps"]) == [step if 0 < step < 256 else 0 for step in steps]
+    assert list(arrays["jumps"]) == [step for step in steps if not 0 < step < 256]
     np.testing.assert_array_equal(decode(expand(matrix.shape, arrays)), matrix)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prunus.sparsity.encoding import Encoding, expand
+from prunus.sparsity.encoding import ARRAYS, Encoding, expand
 
 Shape = tuple[int, ...]
 
@@ -56,8 +56,7 @@ class Program:
     def encoding(self, op: Op) -> Encoding:
         """The row groups of an operator's weights."""
         prefix = op.attrs["encoding"]
-        names = ("heights", "counts", "flags", "rows", "columns", "parts", "sections", "values")
-        return expand(tuple(op.attrs["matrix"]), {n: np.asarray(self.constants[f"{prefix}.{n}"]) for n in names})
+        return expand(tuple(op.attrs["matrix"]), {n: np.asarray(self.constants[f"{prefix}.{n}"]) for n in ARRAYS})
 
 
 def outside_tensors(program: Program) -> set[str]:

@@ -269,18 +269,32 @@ class _Builder:
         )
 
 
+ARRAYS = ("heights", "counts", "flags", "rows", "steps", "jumps", "parts", "sections", "values")
+
+
 def compact(encoding: Encoding) -> dict[str, NDArray[Any]]:
-    """The arrays as an artefact stores them: index arrays in the smallest unsigned type that holds them."""
+    """The arrays as an artefact stores them, by the names of ARRAYS: indices in the smallest unsigned type that holds
+    them, columns as uint8 steps from one to the next. A step that isn't 1 to 255 is 0, and its value the next of `jumps`,
+    int32."""
 
     def small(a: Ints) -> NDArray[Any]:
         top = int(a.max(initial=0))
         return a.astype(np.uint8 if top < 1 << 8 else np.uint16 if top < 1 << 16 else np.uint32)
 
-    names = ("heights", "counts", "flags", "rows", "columns", "parts", "sections")
-    return {name: small(getattr(encoding, name)) for name in names} | {"values": encoding.values}
+    steps = np.diff(encoding.columns, prepend=0)
+    far = (steps < 1) | (steps > 255)
+    names = ("heights", "counts", "flags", "rows", "parts", "sections")
+    arrays: dict[str, NDArray[Any]] = {name: small(getattr(encoding, name)) for name in names}
+    arrays |= {"steps": np.where(far, 0, steps).astype(np.uint8), "jumps": steps[far].astype(np.int32)}
+    return arrays | {"values": encoding.values}
 
 
 def expand(shape: tuple[int, int], arrays: dict[str, NDArray[Any]]) -> Encoding:
     """Inverse of `compact`; `values` stays the same array."""
-    names = ("heights", "counts", "flags", "rows", "columns", "parts", "sections")
-    return Encoding(shape, values=arrays["values"], **{name: arrays[name].astype(np.int64) for name in names})
+    names = ("heights", "counts", "flags", "rows", "parts", "sections")
+    steps = arrays["steps"].astype(np.int64)
+    steps[steps == 0] = arrays["jumps"]
+    columns = np.asarray(np.cumsum(steps), np.int64)
+    return Encoding(
+        shape, columns=columns, values=arrays["values"], **{name: arrays[name].astype(np.int64) for name in names}
+    )
