@@ -274,8 +274,8 @@ ARRAYS = ("heights", "counts", "flags", "rows", "steps", "jumps", "parts", "sect
 
 def compact(encoding: Encoding) -> dict[str, NDArray[Any]]:
     """The arrays as an artefact stores them, by the names of ARRAYS: indices in the smallest unsigned type that holds
-    them, columns as uint8 steps from one to the next. A step that isn't 1 to 255 is 0, and its value the next of `jumps`,
-    int32."""
+    them, columns as uint8 steps from one to the next. A step that isn't 1 to 255 is 0, and its value the next of
+    `jumps`, int32."""
 
     def small(a: Ints) -> NDArray[Any]:
         top = int(a.max(initial=0))
