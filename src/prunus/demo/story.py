@@ -35,8 +35,8 @@ class DisagreementError(PrunusError):
     """The engines' outputs differ: the answer of the demo is no."""
 
 
-DENSE = Schedule(6, 3e-3)
-SPARSE = Schedule(8, 2e-3, (0.6, 0.8, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9))
+DENSE = Schedule(5, 3e-3)
+SPARSE = Schedule(6, 2e-3, (0.7, 0.9, 0.9, 0.9, 0.9, 0.9))
 
 
 @final
