@@ -9,7 +9,7 @@ from prunus.kernels.isa import Isa
 from prunus.runtime.records import c_header
 
 SOURCES = (
-    "vector.h", "activation.h", "group.h", "gemv.h", "threads.h", "run.h", "layer.h", "strided.h", "pool.h",
+    "vector.h", "activation.h", "group.h", "gemv.h", "threads.h", "run.h", "layer.h", "strided.h", "pool.h", "phases.h",
     "winograd.h", "executor.c",
 )  # fmt: skip
 

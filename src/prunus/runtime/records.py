@@ -46,6 +46,11 @@ RECORDS: Final[dict[str, tuple[str, ...]]] = {
     # zero `front` elements before pixel 0 and `tail` from `tail_start` of each plane
     "margins": ("out", "images", "out_batch", "planes", "plane", "front", "tail_start", "tail"),
     "fill": ("out", "count", "value"),
+    # planes taken apart by their place inside the stride; see kernels/c/phases.h
+    "phases": (
+        "x", "x_batch", "x_plane", "x_pitch", "x_step", "out", "out_batch", "plane", "pitch", "lead", "images",
+        "planes", "sh", "sw", "n_phases", "table",
+    ),
     "copy": ("out", "x", *_SIZES, *_OUT, *_IN),
     # activation(x * scale + shift); scale, shift and slope go along axis 1
     "map": ("out", "x", "scale", "shift", "slope", "activation", "p0", "p1", *_SIZES, *_OUT, *_IN),

@@ -2,6 +2,7 @@
 #include <time.h>
 #include "activation.h"
 #include "layer.h"
+#include "phases.h"
 #include "pool.h"
 #include "strided.h"
 #include "winograd.h"
@@ -42,6 +43,9 @@ static void run_record(prunus_run_state *s) {
     case PRUNUS_WINOGRAD_INPUT: run_job(s->pool, winograd_input_task, s, winograd_input_tasks(r), GRAIN); return;
     case PRUNUS_MARGINS: run_job(s->pool, margins_task, s, r[MARGINS_IMAGES], GRAIN); return;
     case PRUNUS_FILL: run_job(s->pool, fill_task, s, 1, GRAIN); return;
+    case PRUNUS_PHASES:
+      run_planes(s, phases_task, r[PHASES_IMAGES], r[PHASES_PLANES], r[PHASES_PLANE] * r[PHASES_N_PHASES]);
+      return;
     case PRUNUS_COPY: run_strided(s, copy_task, r + COPY_SIZE0, 1); return;
     case PRUNUS_MAP: run_strided(s, map_task, r + MAP_SIZE0, 4); return;
     case PRUNUS_BINARY: run_strided(s, binary_task, r + BINARY_SIZE0, 1); return;

@@ -122,30 +122,21 @@ def _split_phases(
     x, out = draft.layout(op.inputs[0]), draft.layout(op.outputs[0])
     (n, c, h, w), (oh, ow), (sh, sw) = x.shape, out.shape[2:], strides
     used = sorted({(py, px) for py in ys.phases for px in xs.phases})
-    rows, columns = oh + ys.high - ys.low, ow + xs.high - xs.low
     lead = up(max(0, -ys.low * pitch - xs.low), LINE)
     body = (oh + ys.high - 1) * pitch + ow + xs.high
     plane = odd_lines(lead + max(body, up((oh - 1) * pitch + ow, LINE)))
     batch = plane * len(used) * c
     target = draft.temporary(n * batch)
-    boxes, holes = [], False
-    for number, (py, px) in enumerate(used):
-        y0, y1 = max(ys.low, 0), min(oh - 1 + ys.high, (h - 1 - py) // sh)
-        x0, x1 = max(xs.low, 0), min(ow - 1 + xs.high, (w - 1 - px) // sw)
-        holes = holes or (y1 - y0 + 1, x1 - x0 + 1) != (rows, columns)
-        if y1 >= y0 and x1 >= x0:
-            boxes.append((number, py, px, y0, y1, x0, x1))
-    if holes:
-        draft.emit("fill", out=target, count=n * batch, value=0)
-    for number, py, px, y0, y1, x0, x1 in boxes:
-        copy(
-            draft,
-            target + (lead + number * plane + y0 * pitch + x0),
-            (batch, plane * len(used), pitch, 1),
-            draft.at(op.inputs[0]) + ((y0 * sh + py) * x.pitch + (x0 * sw + px) * x.strides[3]),
-            (x.batch, x.plane, x.pitch * sh, x.strides[3] * sw),
-            (n, c, y1 - y0 + 1, x1 - x0 + 1),
-        )
+    table = [
+        (py, px, max(ys.low, 0), min(oh - 1 + ys.high, (h - 1 - py) // sh),
+         max(xs.low, 0), min(ow - 1 + xs.high, (w - 1 - px) // sw))
+        for py, px in used
+    ]  # fmt: skip
+    draft.emit(
+        "phases", x=draft.at(op.inputs[0]), x_batch=x.batch, x_plane=x.plane, x_pitch=x.pitch, x_step=x.strides[3],
+        out=target, out_batch=batch, plane=plane, pitch=pitch, lead=lead, images=n, planes=c, sh=sh, sw=sw,
+        n_phases=len(used), table=draft.table(np.array(table).ravel()),
+    )  # fmt: skip
     return target + lead, batch, plane, {phase: number for number, phase in enumerate(used)}
 
 
