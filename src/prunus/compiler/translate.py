@@ -92,14 +92,7 @@ def _layer_attrs(layer: Layer, decision: Decision, constants: dict[str, NDArray[
         "reason": decision.reason,
         "refused": decision.refused,
         "choice": asdict(choice),
-        "tile": choice.tile,
-        "pixels_outer": int(choice.pixels_outer),
     }
-    if choice.encoding == "winograd":
-        attrs |= {"algorithm": "winograd", "heights": choice.heights, "section_rows": choice.section}
-        attrs["strip"] = choice.tiles_per_task
-    else:
-        attrs["tiles_per_task"] = choice.tiles_per_task
     if node.op == "conv":
         attrs["kernel"] = layer.node.attrs["kernel"]
     return attrs

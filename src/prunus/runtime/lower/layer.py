@@ -202,13 +202,14 @@ def _pixels(draft: Draft, op: Op, base: Address, x_batch: int, windows: NDArray[
     if out.pitch > w or (out.tail and pixels % lanes):  # the last vector reaches into the zeros behind the plane
         lane = np.arange(vectors * lanes)
         mask = draft.table(np.where((lane % out.pitch < w) & (lane < pixels), -1, 0))
-    tile = op.attrs["tile"]
+    choice = op.attrs["choice"]
+    tile = choice["tile"]
     sums_in_out = len(encoding.parts) > len(encoding.sections)
     draft.need_scratch(0 if sums_in_out else o * tile * lanes)
     draft.emit(
         "conv", images=n, x=base, x_batch=x_batch, out=draft.at(op.outputs[0]), out_batch=out.batch, plane=out.plane,
-        mask=mask, vectors=vectors, tile=tile, tiles_per_task=op.attrs["tiles_per_task"],
-        pixels_outer=op.attrs["pixels_outer"], rows=o, sums_in_out=int(sums_in_out),
+        mask=mask, vectors=vectors, tile=tile, tiles_per_task=choice["tiles_per_task"],
+        pixels_outer=int(choice["pixels_outer"]), rows=o, sums_in_out=int(sums_in_out),
         **residual_fields(draft, op), **fields,
     )  # fmt: skip
 

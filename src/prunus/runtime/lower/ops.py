@@ -10,7 +10,7 @@ from prunus.runtime.program import Op
 
 def conv(draft: Draft, op: Op) -> None:
     """Convolution, the way its choice says."""
-    (winograd.conv if op.attrs.get("algorithm") == "winograd" else layer.conv)(draft, op)
+    (winograd.conv if op.attrs["choice"]["encoding"] == "winograd" else layer.conv)(draft, op)
 
 
 LOWERINGS: Final[dict[str, Callable[[Draft, Op], None]]] = {

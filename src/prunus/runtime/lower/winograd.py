@@ -42,20 +42,21 @@ def conv(draft: Draft, op: Op) -> None:
     """Convolution with its epilogue."""
     x, out = draft.layout(op.inputs[0]), draft.layout(op.outputs[0])
     n, o, h, w = out.shape
-    source, rows = input_planes(draft, op), op.attrs["section_rows"]
+    source, choice = input_planes(draft, op), op.attrs["choice"]
+    rows, strip = choice["section"], choice["tiles_per_task"]
     assert len(source.phases) == 1, "tiles overlap at stride 1 only"
-    cut = strips_of(h, w, op.attrs["strip"], draft.program.lanes)
+    cut = strips_of(h, w, strip, draft.program.lanes)
     position = x.shape[1] * cut.pitch + LINE  # not a power of 2: a tile's 16 stores must not share a cache set
     sums_position = min(rows, o) * cut.pitch + LINE
     tiles = {
         "images": n, "x": source.base, "x_batch": source.batch, "x_plane": source.plane, "x_pitch": source.pitch,
         "channels": x.shape[1], "h": h, "w": w, "top": op.attrs["pads"][0], "left": op.attrs["pads"][1],
-        "strip": op.attrs["strip"], "pitch": cut.pitch, "position": position,
+        "strip": strip, "pitch": cut.pitch, "position": position,
     }  # fmt: skip
     clear_margins(draft, op)
     ready: Address = NOWHERE
     scratch = POSITIONS * sums_position + LINE
-    if op.attrs["pixels_outer"]:
+    if choice["pixels_outer"]:
         scratch += POSITIONS * position
     else:
         ready = draft.temporary(n * cut.strips * POSITIONS * position)
@@ -64,15 +65,16 @@ def conv(draft: Draft, op: Op) -> None:
     draft.emit(
         "winograd", **tiles, **_groups(draft, op, cut.pitch), **residual_fields(draft, op),
         out=draft.at(op.outputs[0]), out_batch=out.batch, plane=out.plane, out_pitch=out.pitch, rows=o,
-        section_rows=rows, tile=op.attrs["tile"], sums_position=sums_position, ready=ready,
+        section_rows=rows, tile=choice["tile"], sums_position=sums_position, ready=ready,
     )  # fmt: skip
 
 
 def _groups(draft: Draft, op: Op, pitch: int) -> dict[str, Any]:
     """The tables of one position's row groups, which are those of all; rows count from their section's first."""
     m, channels = op.attrs["matrix"][0], op.attrs["matrix"][1] // 9
-    encoding = row_groups(m, channels, op.attrs["heights"], op.attrs["section_rows"])
-    groups, starts = group_table(replace(encoding, rows=encoding.rows % op.attrs["section_rows"]))
+    rows = op.attrs["choice"]["section"]
+    encoding = row_groups(m, channels, op.attrs["choice"]["heights"], rows)
+    groups, starts = group_table(replace(encoding, rows=encoding.rows % rows))
     calls, parts, sections = call_table(encoding, starts)
     return {
         "weights": draft.constant(f"{op.attrs['encoding']}.values"),
