@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from prunus.kernels.isa import Isa
 from prunus.sparsity.encoding import Encoding, encode_blocks, encode_rows
 
-Floats = NDArray[np.float32]
+Values = NDArray[Any]  # float32, or int32 words of packed channels
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,10 @@ class Choice:
     `section` is in values for "rows", in rows for "blocks". A task is one section over `tiles_per_task` tiles;
     `pixels_outer` says whether all sections see one stretch of pixels before the next. For "winograd", F(2x2, 3x3),
     vectors are of 2x2 pixels, `section` is in rows, `tiles_per_task` in vectors (a strip), and the input is transformed
-    by each task for all sections (`pixels_outer`) or before all tasks.
+    by each task for all sections (`pixels_outer`) or before all tasks. "channels" is one filter per packed channel.
     """
 
-    encoding: Literal["rows", "blocks", "winograd"]
+    encoding: Literal["rows", "blocks", "winograd", "channels"]
     heights: tuple[int, ...]
     tile: int
     section: int
@@ -35,6 +35,8 @@ class Choice:
     columns_outer: bool = True
 
     def __str__(self) -> str:
+        if self.encoding == "channels":
+            return "channel by channel"
         parts = [f"{self.encoding} {max(self.heights)}x{self.tile}"]
         parts += [f"block {self.block[0]}x{self.block[1]}"] if self.encoding == "blocks" else []
         parts += [f"chunk {self.chunk}"] if self.chunk else []
@@ -45,7 +47,7 @@ class Choice:
         return ", ".join(parts)
 
 
-def encode(matrix: Floats, groups: int, choice: Choice) -> Encoding:
+def encode(matrix: Values, groups: int, choice: Choice) -> Encoding:
     """The row groups of a layer's matrix [m, k].
 
     With `groups` > 1 (grouped convolution) the matrix is [m, k / groups]: rows of group g see only columns
@@ -58,7 +60,7 @@ def encode(matrix: Floats, groups: int, choice: Choice) -> Encoding:
     return join(parts, [i * (m // groups) for i in range(groups)], [i * k for i in range(groups)], choice.section)
 
 
-def _encode(matrix: Floats, choice: Choice) -> Encoding:
+def _encode(matrix: Values, choice: Choice) -> Encoding:
     if choice.encoding == "blocks":
         return encode_blocks(matrix, choice.block, choice.heights, choice.section, columns_outer=choice.columns_outer)
     return encode_rows(matrix, choice.heights, choice.section, chunk=choice.chunk, union=choice.union)
@@ -93,7 +95,8 @@ def join(parts: Sequence[Encoding], rows: Sequence[int], columns: Sequence[int],
 @dataclass(frozen=True)
 class LayerShape:
     """What candidates depend on beside the zeros. `vectors`: of pixels in the output, padding included; 0 for single
-    vectors of inputs (fully connected). `tile_vectors`: of 2x2 pixels, where F(2x2, 3x3) applies, else 0."""
+    vectors of inputs (fully connected). `tile_vectors`: of 2x2 pixels, where F(2x2, 3x3) applies, else 0. `pack`:
+    channels per word; `lone`: packed, one filter per channel."""
 
     m: int
     k: int
@@ -101,6 +104,8 @@ class LayerShape:
     vectors: int
     threads: int
     tile_vectors: int = 0
+    pack: int = 1
+    lone: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,7 @@ MANY = 0.6  # of a matrix's values: above, zeros are not worth leaving out
 BLOCKS = ((16, 128), (16, 64), (8, 128), (8, 64), (8, 32), (4, 64), (4, 32), (4, 16))
 
 
-def examine(matrix: Floats) -> Zeros:
+def examine(matrix: Values) -> Zeros:
     """Statistics of a matrix's zeros."""
     mask = matrix != 0
     m = len(mask)
@@ -143,6 +148,7 @@ def examine(matrix: Floats) -> Zeros:
     return Zeros(density, sharing, None)
 
 
+CHANNELS = Choice("channels", (1,), 1, 1, 1, False)
 SECTION_VALUES = 60000  # of weights that stay in a second-level cache of 512 KB while pixels go by
 L1_VECTORS = 512  # of 32 bytes: half of a first-level cache of 32 KB
 STRIP_VALUES = (50000, 250000, 1000000)  # of transformed input; a second-level cache of 512 KB holds 128 K
@@ -161,8 +167,12 @@ def candidates(shape: LayerShape, zeros: Zeros, isa: Isa) -> list[Choice]:
 
 
 def _candidates(shape: LayerShape, zeros: Zeros, isa: Isa) -> list[Choice]:
+    if shape.lone:
+        return [CHANNELS]
     if not shape.vectors:
         return _gemv_choices(shape, zeros, isa)
+    if shape.pack > 1:
+        return _packed_choices(shape, zeros, isa)
     most = dict(isa.tiles)
     if shape.groups > 1 and shape.m == shape.groups:
         return [_rows(shape, zeros, isa, (1,), tile) for tile in (6, 4, 8)]
@@ -205,8 +215,8 @@ def _rows(
     section: int = SECTION_VALUES,
 ) -> Choice:  # fmt: skip
     """Whole rows at these heights: sections that stay in cache, and tasks enough for all threads."""
-    most = dict(isa.tiles)
-    tile = min(tile, shape.vectors, most[1])
+    most = dict(isa.tiles_of(shape.pack))
+    tile = min(tile, shape.vectors, max(most.values()))
     heights = tuple(h for h in heights if most[h] >= tile)
     held = int(shape.m * shape.k / shape.groups * min(zeros.density * union, 1.0))
     held = held * chunk // shape.k if 0 < chunk < shape.k else held
@@ -240,6 +250,17 @@ def _block_choices(shape: LayerShape, zeros: Zeros, block: tuple[int, int], isa:
             values, per_task = _work(shape, held, max(1, held * rows // shape.m), -(-shape.vectors // tile))
             rows = max(block[0], min(rows, round(shape.m * values / max(held, 1))))
             found.append(Choice("blocks", heights, tile, rows, per_task, False, block=block))
+    return found
+
+
+def _packed_choices(shape: LayerShape, zeros: Zeros, isa: Isa) -> list[Choice]:
+    """Rows in whole words of the output: neighbours share columns, and what one of them keeps all do."""
+    found = []
+    tiles = dict(isa.tiles_of(shape.pack))
+    for height in tiles:
+        heights = tuple(h for h in sorted(tiles, reverse=True) if h <= height and height % h == 0)
+        for section in (SECTION_VALUES, 1):
+            found.append(_rows(shape, zeros, isa, heights, tiles[height], union=height, section=section))
     return found
 
 

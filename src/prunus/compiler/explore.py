@@ -18,6 +18,7 @@ from prunus.compiler.tune import Tuner, signature
 from prunus.errors import SchemeError, TargetError
 from prunus.graph.ir import Graph
 from prunus.graph.load import load_model, naming
+from prunus.kernels.isa import Isa
 from prunus.kernels.library import isa_for, kernel_library
 from prunus.runtime.cpu import describe
 from prunus.runtime.session import check_threads
@@ -72,7 +73,7 @@ def explore(
     with naming(model):
         graph = spell_out(read_at_batch_1(load_model(model), input_shapes, True))
     tuner = Tuner(isa, check_threads(threads), "fast", kernel_library(isa, cc), lambda _: "")
-    for layers in _kinds(graph):
+    for layers in _kinds(graph, isa):
         layer = full(layers[0])
         dense_ms = tuner.time_ms(layer, graph)
         for scheme in parsed:
@@ -106,10 +107,10 @@ def _row(
     return ExploreRow(*about[:4], sparsity, 1 - float(mask.mean()), tuner.time_ms(masked, graph), dense_ms)
 
 
-def _kinds(graph: Graph) -> list[list[Layer]]:
+def _kinds(graph: Graph, isa: Isa) -> list[list[Layer]]:
     """Ungrouped layers with weights, those alike together, in the order of the network."""
     kinds: dict[object, list[Layer]] = {}
     for node in graph.nodes:
         if node.op in ("conv", "gemm") and node.attrs.get("group", 1) == 1:
-            kinds.setdefault(signature(node, graph), []).append(layer_of(node, graph))
+            kinds.setdefault(signature(node, graph), []).append(layer_of(node, graph, isa))
     return list(kinds.values())

@@ -124,6 +124,12 @@ def refusal(choice: Choice, shape: LayerShape, isa: Isa) -> str | None:
         return "winograd computes ungrouped 3x3 convolutions of stride and dilation 1"
     if choice.encoding == "winograd" and choice.section % max(choice.heights):
         return f"section {choice.section}, expected a multiple of the height {max(choice.heights)}"
+    if (choice.encoding == "channels") != shape.lone:
+        return f"encoding {choice.encoding}, expected " + ("channels" if shape.lone else "another: channels are packed")
+    if shape.lone:
+        return None
+    if shape.pack > 1 and shape.vectors:
+        return _packed_refusal(choice, shape, isa)
     if not shape.vectors and (choice.encoding != "rows" or choice.chunk):
         return "a layer of single vectors takes whole rows: encoding rows, no chunk"
     heights = dict.fromkeys(isa.gemv_heights, 1) if not shape.vectors else dict(isa.tiles)
@@ -133,4 +139,20 @@ def refusal(choice: Choice, shape: LayerShape, isa: Isa) -> str | None:
         if heights.get(height, 0) < choice.tile:
             sizes = ", ".join(f"{h} (tile up to {tile})" for h, tile in heights.items())
             return f"height {height} with tile {choice.tile}: {isa.target} has {sizes} for this layer"
+    return None
+
+
+def _packed_refusal(choice: Choice, shape: LayerShape, isa: Isa) -> str | None:
+    """Why a layer of pixels over packed channels can't be computed so; None when it can."""
+    if choice.encoding != "rows" or choice.chunk:
+        return "a layer over packed channels takes whole rows: encoding rows, no chunk"
+    tiles = dict(isa.tiles_of(shape.pack))
+    for height in choice.heights:
+        if height % shape.pack or tiles.get(height, 0) < choice.tile:
+            sizes = ", ".join(f"{h} (tile up to {tile})" for h, tile in tiles.items() if h % shape.pack == 0)
+            return f"height {height} with tile {choice.tile}: {isa.target} has {sizes} for this layer"
+    if shape.pack not in choice.heights:
+        return f"heights {list(choice.heights)}, expected {shape.pack} among them, for what is left over"
+    if choice.union % shape.pack:
+        return f"union {choice.union}, expected a multiple of {shape.pack}"
     return None

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunus.compiler.choice import Choice, encode
-from prunus.graph.ir import Activation, Graph, Node, Value
+from prunus.compiler.packing import Packed, epilogue, packed_weights
+from prunus.graph.ir import Activation, Format, Graph, Node, Value
 from prunus.kernels.isa import Isa
 from prunus.runtime.program import Op, Program, Tensor
 from prunus.sparsity import winograd
@@ -19,11 +20,18 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Layer:
-    """A node with weights: its matrix [m, k / groups], filters x (channel, kh, kw)."""
+    """A node with weights: its matrix [m, k / groups], filters x (channel, kh, kw). `packed`: the same in words, where
+    its input's channels are packed."""
 
     node: Node
     matrix: Floats
     groups: int
+    packed: Packed | None = None
+
+    @property
+    def encoded(self) -> NDArray[Any]:
+        """The matrix that is encoded."""
+        return self.matrix if self.packed is None else self.packed.matrix
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,7 @@ class Decision:
     refused: tuple[tuple[str, str], ...] = ()
 
 
+PRECISIONS = {1: "", 2: "bf16 ", 4: "int8 "}  # by channels per word, in names of kernels
 Decide = Callable[[Layer, Graph], Decision]
 
 
@@ -50,45 +59,64 @@ def translate(graph: Graph, isa: Isa, decide: Decide) -> Program:
         if isinstance(attrs.get("activation"), Activation):
             attrs["activation"] = [attrs["activation"].kind, list(attrs["activation"].params)]
         if node.op in ("conv", "gemm"):
-            layer = layer_of(node, graph)
+            layer = layer_of(node, graph, isa)
             decision = decide(layer, graph)
             attrs |= _layer_attrs(layer, decision, constants)
+            if layer.packed is not None:
+                made, more = epilogue(node, graph, graph.scales.get(node.attrs["weight"]))
+                attrs |= made
+                constants.update(more)
             del attrs["weight"]
         elif node.op == "onnxruntime":
             name = f"{node.name}.model"
             constants[name] = np.frombuffer(attrs["model"], np.uint8)
             attrs = {"model": name, "kernel_name": "onnxruntime", "reason": "not compiled: runs in onnxruntime"}
         ops.append(Op(node.op, node.name, node.inputs, node.outputs, _plain(attrs)))
-    tensors = {name: Tensor(tuple(value.shape), value.dtype) for name, value in graph.values.items()}
+    tensors = {name: _tensor(value) for name, value in graph.values.items()}
     return Program(
         graph.name, isa.target, isa.lanes, graph.batch, graph.inputs, graph.outputs, tensors, tuple(ops), constants
     )
 
 
-def layer_of(node: Node, graph: Graph) -> Layer:
+def _tensor(value: Value) -> Tensor:
+    form = value.format or Format(1)
+    return Tensor(tuple(value.shape), value.dtype, form.pack, form.scale, form.zero)
+
+
+def layer_of(node: Node, graph: Graph, isa: Isa) -> Layer:
     """The matrix of a conv or gemm node."""
     weight = graph.constants[node.attrs["weight"]]
-    return Layer(node, weight.reshape(len(weight), -1), int(node.attrs.get("group", 1)))
+    packed = packed_weights(node, graph, isa)
+    return Layer(node, weight.reshape(len(weight), -1), int(node.attrs.get("group", 1)), packed)
 
 
 def _layer_attrs(layer: Layer, decision: Decision, constants: dict[str, NDArray[Any]]) -> dict[str, Any]:
     """Attributes of the operator; the encoding's arrays join the constants."""
-    node, choice = layer.node, decision.choice
+    node, choice, packed = layer.node, decision.choice, layer.packed
     prefix = node.name
     assert f"{prefix}.values" not in constants, f"two layers are named {prefix}"
     if choice.encoding == "winograd":
         constants[f"{prefix}.values"] = winograd.pack(layer.matrix, choice.heights, choice.section)
+    elif choice.encoding == "channels":
+        constants[f"{prefix}.values"] = layer.encoded
     else:
-        arrays = compact(encode(layer.matrix, layer.groups, choice))
+        encoding = encode(layer.encoded, layer.groups, choice)
+        if packed is not None:
+            shape = (len(packed.matrix), packed.columns)
+            encoding = replace(encoding, shape=shape, columns=packed.source[encoding.columns])
+        arrays = compact(encoding)
         constants.update({f"{prefix}.{name}": array for name, array in arrays.items()})
     kept = int(np.count_nonzero(layer.matrix))
     attrs: dict[str, Any] = {
         "encoding": prefix,
-        "matrix": [len(layer.matrix), layer.matrix.shape[1] * layer.groups],
+        "matrix": [len(layer.matrix), layer.matrix.shape[1] * layer.groups]
+        if packed is None or packed.lone
+        else [len(packed.matrix), packed.columns],
         "kept": kept,
         "sparsity": 1 - kept / max(layer.matrix.size, 1),
         "scheme": decision.scheme,
-        "kernel_name": str(choice) if node.op == "conv" else f"gemv {max(choice.heights)}",
+        "kernel_name": PRECISIONS[packed.pack if packed else 1]
+        + (str(choice) if node.op == "conv" else f"gemv {max(choice.heights)}"),
         "reason": decision.reason,
         "refused": decision.refused,
         "choice": asdict(choice),

@@ -11,7 +11,7 @@ from prunus.compiler.choice import Choice, LayerShape, Zeros, candidates, examin
 from prunus.compiler.latency import Latencies, as_json
 from prunus.compiler.schedule import refusal
 from prunus.compiler.translate import Decision, Layer, layer_of, spell_out, translate
-from prunus.graph.ir import Graph, Node, Value
+from prunus.graph.ir import Format, Graph, Node, Value
 from prunus.kernels.isa import Isa
 from prunus.runtime.artefact import pack
 from prunus.runtime.native import Bound, Library, Pool, open_library
@@ -49,7 +49,7 @@ class Tuner:
 
     def decide(self, layer: Layer, graph: Graph) -> Decision:
         """The choice for a layer of `graph`."""
-        shape, zeros = layer_shape(layer, graph, self.isa, self.threads), examine(layer.matrix)
+        shape, zeros = layer_shape(layer, graph, self.isa, self.threads), examine(layer.encoded)
         pinned = self.pinned.get(layer.node.name)
         if pinned and refusal(pinned, shape, self.isa) is None:
             return Decision(pinned, self.describe(layer), "pinned by the schedule")
@@ -62,7 +62,7 @@ class Tuner:
 
     def time_ms(self, layer: Layer, graph: Graph) -> float:
         """Milliseconds of the layer alone, by the fastest candidate."""
-        shape, zeros = layer_shape(layer, graph, self.isa, self.threads), examine(layer.matrix)
+        shape, zeros = layer_shape(layer, graph, self.isa, self.threads), examine(layer.encoded)
         return 1e3 * min(self._measure(layer, graph, candidates(shape, zeros, self.isa), FAST_BUDGET_S).values())
 
     def _choose(self, layer: Layer, graph: Graph, shape: LayerShape, zeros: Zeros, key: object) -> Decision:
@@ -119,25 +119,32 @@ class Tuner:
 def alone(layer: Layer, graph: Graph) -> Graph:
     """A graph of the layer only: its input copied from outside, so that it lies as it would in the network."""
     node = layer.node
-    shapes = {"a": graph.values[node.inputs[0]].shape, "y": graph.values[node.outputs[0]].shape}
-    copies = [Node("identity", "in", ("x",), ("a",))]
+    copies = [_copy("in", graph.values[node.inputs[0]].format, "x", "a")]
+    values = [replace(graph.values[old], name=new) for old, new in zip(node.inputs, ("a", "b"), strict=False)]
+    values.append(replace(graph.values[node.outputs[0]], name="y"))
     if len(node.inputs) > 1:  # a residual
-        shapes["b"] = shapes["y"]
-        copies.append(Node("identity", "residual", ("z",), ("b",)))
-    shapes |= {copy.inputs[0]: shapes[copy.outputs[0]] for copy in copies}
+        copies.append(_copy("residual", graph.values[node.inputs[1]].format, "z", "b"))
+    values += [Value(copy.inputs[0], value.shape) for copy, value in zip(copies, values, strict=False)]
     weight = graph.constants[node.attrs["weight"]]
     constants = {**graph.constants, "weight": layer.matrix.reshape(weight.shape)}
+    scales = {"weight": graph.scales[node.attrs["weight"]]} if node.attrs["weight"] in graph.scales else {}
     inside = tuple(copy.outputs[0] for copy in copies)
     node = replace(node, inputs=inside, outputs=("y",), attrs={**node.attrs, "weight": "weight"})
-    values = {name: Value(name, shape) for name, shape in shapes.items()}
-    return Graph("alone", tuple(c.inputs[0] for c in copies), ("y",), (*copies, node), values, constants)
+    inputs, named = tuple(c.inputs[0] for c in copies), {value.name: value for value in values}
+    return Graph("alone", inputs, ("y",), (*copies, node), named, constants, scales=scales)
+
+
+def _copy(name: str, form: Format | None, source: str, target: str) -> Node:
+    return Node("identity" if form is None else "pack", name, (source,), (target,))
 
 
 def signature(node: Node, graph: Graph) -> tuple[object, ...]:
     """What two layers must have in common to run alike, their zeros aside."""
     attrs = node.attrs
     spatial = tuple(tuple(attrs[key]) for key in ("kernel", "strides", "pads", "dilations") if key in attrs)
-    return (node.op, len(node.inputs), graph.values[node.inputs[0]].shape, graph.values[node.outputs[0]].shape, spatial)
+    packs = tuple(form.pack if (form := graph.values[name].format) else 1 for name in (*node.inputs, *node.outputs))
+    shapes = (graph.values[node.inputs[0]].shape, graph.values[node.outputs[0]].shape)
+    return (node.op, len(node.inputs), *shapes, spatial, *(packs if max(packs) > 1 else ()))
 
 
 def layer_shape(layer: Layer, graph: Graph, isa: Isa, threads: int) -> LayerShape:
@@ -147,8 +154,11 @@ def layer_shape(layer: Layer, graph: Graph, isa: Isa, threads: int) -> LayerShap
     if layer.node.op == "conv" and out[2] * out[3] > 1:
         reach = max(abs(p) for p in layer.node.attrs["pads"])
         vectors = -(-((out[2] - 1) * (out[3] + reach) + out[3]) // isa.lanes)
-        if winograd_applies(layer):
+        if layer.packed is None and winograd_applies(layer):
             tile_vectors = -(-(-(-out[2] // 2) * -(-out[3] // 2)) // isa.lanes)
+    if layer.packed is not None:
+        pack, lone = layer.packed.pack, layer.packed.lone
+        return LayerShape(len(layer.encoded), layer.packed.columns, layer.groups, vectors, threads, 0, pack, lone)
     m, k = layer.matrix.shape
     return LayerShape(m, k * layer.groups, layer.groups, vectors, threads, tile_vectors)
 
@@ -156,7 +166,7 @@ def layer_shape(layer: Layer, graph: Graph, isa: Isa, threads: int) -> LayerShap
 def layer_shapes(graph: Graph, isa: Isa, threads: int) -> dict[str, LayerShape]:
     """The sizes of all layers by name."""
     graph = spell_out(graph)
-    layers = [layer_of(node, graph) for node in graph.nodes if node.op in ("conv", "gemm")]
+    layers = [layer_of(node, graph, isa) for node in graph.nodes if node.op in ("conv", "gemm")]
     return {layer.node.name: layer_shape(layer, graph, isa, threads) for layer in layers}
 
 

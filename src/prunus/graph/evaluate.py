@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prunus.graph.ir import Graph, Node
+from prunus.graph.ir import Format, Graph, Node
 from prunus.runtime.lower.window import source_table
+from prunus.sparsity.words import bf16_bits, from_bf16
 
 Array = NDArray[Any]
 _erf = np.vectorize(math.erf, otypes=[np.float64])
@@ -22,8 +23,18 @@ def evaluate(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Array]:
         results = FUNCTIONS[node.op](node, graph, *inputs)
         results = results if isinstance(results, list) else [results]
         for name, result in zip(node.outputs, results, strict=True):
-            values[name] = np.asarray(result, graph.values[name].dtype)
+            values[name] = np.asarray(rounded(result, graph.values[name].format), graph.values[name].dtype)
     return values
+
+
+def rounded(a: Array, form: Format | None) -> Array:
+    """The values that packed channels can hold, nearest to those given."""
+    if form is None:
+        return a
+    if form.pack == 2:
+        return from_bf16(bf16_bits(np.asarray(a, np.float32)))
+    scale = np.float32(form.scale)
+    return (np.clip(np.rint(a / scale + form.zero), 0, 255) - form.zero) * scale
 
 
 def _activate(a: Array, node: Node, graph: Graph, axis: int = 1) -> Array:
@@ -209,5 +220,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "reduce_mean": lambda n, g, x: x.mean(n.attrs["axes"], keepdims=n.attrs["keepdims"], dtype=np.float64),
     "scale_shift": lambda n, g, x: x * _per_channel("scale", n, g, x) + _per_channel("shift", n, g, x),
     "identity": lambda n, g, x: x,
+    "pack": lambda n, g, x: x,
+    "unpack": lambda n, g, x: x,
     "onnxruntime": _partition,
 }

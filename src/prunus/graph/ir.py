@@ -16,12 +16,23 @@ Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
+class Format:
+    """Channels (axis 1) packed in words of 4 bytes: `pack` = 2 bfloat16, or 4 uint8 that mean (byte - zero) * scale."""
+
+    pack: int
+    scale: float = 1.0
+    zero: int = 0
+
+
+@dataclass(frozen=True)
 class Value:
-    """A tensor that flows: its name, shape (batch size filled in), and numpy dtype name."""
+    """A tensor that flows: its name, shape (batch size filled in), numpy dtype name, and how its channels are packed,
+    if they are."""
 
     name: str
     shape: Shape
     dtype: str = "float32"
+    format: Format | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +119,8 @@ OPS: dict[str, tuple[str, ...]] = {
     "reduce_mean": ("axes", "keepdims"),
     "scale_shift": ("scale", "shift"),  # per channel (axis 1): a BatchNormalization that no convolution took in
     "identity": (),
+    "pack": (),  # float32 to the output's format
+    "unpack": (),  # and back
     # a part that another engine runs: `model` is a serialised ONNX model whose inputs and outputs are the node's
     "onnxruntime": ("model",),
 }
@@ -127,6 +140,9 @@ class Graph:
     values: Mapping[str, Value]
     constants: Mapping[str, NDArray[Any]]
     batch: bool = False
+    # what a file in QDQ form says: formats of values by name, and steps of constants per filter, float32[o]
+    formats: Mapping[str, Format] = field(default_factory=dict)
+    scales: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 def fresh(name: str, taken: Container[str]) -> str:

@@ -9,9 +9,15 @@ from prunus.kernels.isa import Isa
 from prunus.runtime.records import c_header
 
 SOURCES = (
-    "vector.h", "activation.h", "group.h", "gemv.h", "threads.h", "run.h", "layer.h", "strided.h", "pool.h", "phases.h",
+    "vector.h", "words.h", "activation.h", "group.h", "gemv.h", "packed.h", "repack.h", "threads.h", "run.h", "layer.h", "strided.h", "pool.h", "phases.h",
     "winograd.h", "executor.c",
 )  # fmt: skip
+# channels per word -> dtype in symbols, macros of the micro-kernels
+PACKS = {
+    1: ("f32", "PRUNUS_GROUP", "PRUNUS_GEMV({u}, {name})"),
+    2: ("bf16", "PRUNUS_PAIRS", "PRUNUS_GEMV_PACKED(PAIRS, {u}, vf, dot_pairs, {name})"),
+    4: ("u8", "PRUNUS_QUADS", "PRUNUS_GEMV_PACKED(QUADS, {u}, vi, dot_quads, {name})"),
+}
 
 
 def sources(isa: Isa) -> dict[str, str]:
@@ -22,20 +28,28 @@ def sources(isa: Isa) -> dict[str, str]:
 
 
 def table(isa: Isa) -> str:
-    """Text of table.h: one instance of the micro-kernel per height and number of vectors, and how to find them."""
-    tiles = [(rows, vectors) for rows, most in isa.tiles for vectors in range(1, most + 1)]
+    """Text of table.h: one instance of each micro-kernel per height and number of vectors, and how to find them by
+    channels per word, height and vectors."""
+    tiles = {pack: [(r, v) for r, most in isa.tiles_of(pack) for v in range(1, most + 1)] for pack in PACKS}
     heights = [height // isa.lanes for height in isa.gemv_heights if height > 1]
     lines = [
         "// Written by prunus.kernels.source: the micro-kernels of " + isa.target,
         "#pragma once",
         '#include "gemv.h"',
+        '#include "packed.h"',
     ]
-    lines += [f"PRUNUS_GROUP({r}, {v}, prunus_f32_group_{r}x{v})" for r, v in tiles]
-    lines += [f"PRUNUS_GEMV({u}, prunus_f32_gemv_{u})" for u in heights]
-    tallest, widest = max(r for r, _ in tiles), max(v for _, v in tiles)
-    lines.append(f"static prunus_group_kernel *const prunus_group_kernels[{tallest + 1}][{widest + 1}] = {{")
-    lines += [f"  [{r}][{v}] = prunus_f32_group_{r}x{v}," for r, v in tiles]
-    lines.append(f"}};\nstatic prunus_group_kernel *const prunus_gemv_kernels[{isa.gemv_heights[0] + 1}] = {{")
-    lines += [f"  [{u * isa.lanes}] = prunus_f32_gemv_{u}," for u in heights]
-    lines.append("  [1] = prunus_f32_gemv_row,\n};")
+    groups, gemvs = [], []
+    for pack, (dtype, group, gemv) in PACKS.items():
+        lines += [f"{group}({r}, {v}, prunus_{dtype}_group_{r}x{v})" for r, v in tiles[pack]]
+        lines += [f"{gemv.format(u=u, name=f'prunus_{dtype}_gemv_{u}')}" for u in heights]
+        groups += [f"  [{pack}][{r}][{v}] = prunus_{dtype}_group_{r}x{v}," for r, v in tiles[pack]]
+        gemvs += [f"  [{pack}][{u * isa.lanes}] = prunus_{dtype}_gemv_{u}," for u in heights]
+        gemvs.append(f"  [{pack}][1] = prunus_{dtype}_gemv_row,")
+    tallest = max(r for pack in PACKS for r, _ in tiles[pack])
+    widest = max(v for pack in PACKS for _, v in tiles[pack])
+    packs = max(PACKS) + 1
+    lines.append(f"static prunus_group_kernel *const prunus_group_kernels[{packs}][{tallest + 1}][{widest + 1}] = {{")
+    lines += [*groups, "};"]
+    lines.append(f"static prunus_group_kernel *const prunus_gemv_kernels[{packs}][{isa.gemv_heights[0] + 1}] = {{")
+    lines += [*gemvs, "};"]
     return "\n".join(lines) + "\n"

@@ -15,7 +15,7 @@ def arrange(program: Program, batch: int) -> tuple[dict[str, Layout], dict[str, 
     Pitches are equal along chains of stride-1 convolutions and residuals, and as wide as the widest padding asks.
     Inputs of a concatenation along channels lie in its output where nothing else speaks against it.
     """
-    shapes = {name: program.shape(name, batch) for name in program.tensors}
+    shapes = {name: program.words(name, batch) for name in program.tensors}
     flat = _contiguous_tensors(program, shapes)
     parents = _concat_views(program, shapes, flat)
     root = {name: _root(name, parents)[0] for name in shapes}

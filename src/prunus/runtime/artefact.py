@@ -22,7 +22,7 @@ from prunus.runtime.plan import constant_offsets
 from prunus.runtime.program import Op, Program, Tensor
 
 MAGIC = b"PRUNUS\r\n"
-SCHEMA = 1
+SCHEMA = 2
 ALIGNMENT = 64  # bytes
 _HEAD = struct.Struct("<8sIIQ32s")  # magic, schema, 0, header bytes, sha256 of the header and all that follows it
 
@@ -82,7 +82,7 @@ def save(path: Path, program: Program, code: bytes) -> None:
 def read(path: Path) -> tuple[Program, bytes, NDArray[np.float32]]:
     """The program, its native code and the space of its constants.
 
-    Raises ArtefactError: no artefact, truncated, altered, from a newer schema, or for an ISA that this CPU lacks.
+    Raises ArtefactError: no artefact, truncated, altered, from another schema, or for an ISA that this CPU lacks.
     """
     try:
         data = path.read_bytes()
@@ -93,8 +93,9 @@ def read(path: Path) -> tuple[Program, bytes, NDArray[np.float32]]:
     if len(data) < _HEAD.size:
         raise ArtefactError(f"{path}: truncated: {len(data)} bytes, the head alone has {_HEAD.size}")
     _, schema, zero, length, digest = _HEAD.unpack_from(data)
-    if schema > SCHEMA:
-        raise ArtefactError(f"{path}: schema {schema}, this Prunus reads up to {SCHEMA}: update Prunus")
+    if schema != SCHEMA:
+        remedy = "update Prunus" if schema > SCHEMA else "compile the model again"
+        raise ArtefactError(f"{path}: schema {schema}, this Prunus reads {SCHEMA}: {remedy}")
     if zero or len(data) < _HEAD.size + length or hashlib.sha256(memoryview(data)[_HEAD.size :]).digest() != digest:
         raise ArtefactError(f"{path}: truncated or altered: {len(data)} bytes that don't have the hash they name")
     try:
@@ -126,7 +127,7 @@ def _parse(header: dict[str, Any], body: memoryview, path: Path) -> tuple[Progra
         header["batch"],
         tuple(header["inputs"]),
         tuple(header["outputs"]),
-        {name: Tensor(tuple(t["shape"]), t["dtype"]) for name, t in header["tensors"].items()},
+        {name: Tensor(**{**t, "shape": tuple(t["shape"])}) for name, t in header["tensors"].items()},
         tuple(Op(k, n, tuple(i), tuple(o), a) for k, n, i, o, a in header["ops"]),
         constants,
     )

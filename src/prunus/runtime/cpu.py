@@ -7,12 +7,14 @@ from pathlib import Path
 
 # Targets in order of preference, with the CPU features (as Linux spells them) that their code uses. An artefact names
 # its target; `load` refuses where a feature is missing.
+_AVX512 = ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx2", "fma", "bmi2")
 TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "x86-64-avx512": (
-        "x86_64", ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx2", "fma", "bmi2"),
-    ),
+    "x86-64-avx512-bf16": ("x86_64", (*_AVX512, "avx512_vnni", "avx512_bf16")),
+    "x86-64-avx512-vnni": ("x86_64", (*_AVX512, "avx512_vnni")),
+    "x86-64-avx512": ("x86_64", _AVX512),
     "x86-64-avx2": ("x86_64", ("avx2", "fma", "bmi1", "bmi2", "f16c", "movbe")),
     "x86-64": ("x86_64", ()),
+    "aarch64-i8mm": ("aarch64", ("asimddp", "i8mm", "bf16")),
     "aarch64-neon": ("aarch64", ()),
 }  # fmt: skip
 

@@ -17,10 +17,22 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Tensor:
-    """Shape at batch 1 (the file's own, where the batch is fixed) and numpy dtype name; -1 is unknown."""
+    """Shape at batch 1 (the file's own, where the batch is fixed) and numpy dtype name; -1 is unknown.
+
+    `pack` neighbouring channels (axis 1) share a word of 4 bytes: 1 float32, 2 bfloat16, or 4 uint8, which mean
+    (byte - zero) * scale.
+    """
 
     shape: Shape
     dtype: str = "float32"
+    pack: int = 1
+    scale: float = 1.0
+    zero: int = 0
+
+    @property
+    def pad(self) -> int:
+        """The word that means zero in all its channels."""
+        return self.zero * 0x01010101 if self.pack == 4 else 0
 
 
 @dataclass(frozen=True)
@@ -52,6 +64,11 @@ class Program:
         """Shape of a tensor at a batch size."""
         shape = self.tensors[name].shape
         return (shape[0] * batch, *shape[1:]) if self.batch and shape and shape[0] > 0 else shape
+
+    def words(self, name: str, batch: int) -> Shape:
+        """Shape of a tensor as it lies in memory, in words of 4 bytes."""
+        shape, pack = self.shape(name, batch), self.tensors[name].pack
+        return shape if pack == 1 else (shape[0], -(-shape[1] // pack), *shape[2:])
 
     def encoding(self, op: Op) -> Encoding:
         """The row groups of an operator's weights."""

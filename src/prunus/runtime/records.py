@@ -16,10 +16,13 @@ RANK: Final = 6  # axes of a strided record
 
 _AXES = tuple(range(RANK))
 _SIZES = tuple(f"size{i}" for i in _AXES)
+_ONES = frozenset((*_SIZES, *(f"reduced{i}" for i in _AXES), "pack"))
 _OUT = tuple(f"out_stride{i}" for i in _AXES)
 _IN = tuple(f"in_stride{i}" for i in _AXES)
 _OTHER = tuple(f"other_stride{i}" for i in _AXES)
 _EPILOGUE = ("bias", "slope", "activation", "p0", "p1")
+# packed channels: `scale` per row of sums, the rest floats but for `pad`, the word of padding; see kernels/c/packed.h
+_PACKED = ("pack", "scale", "residual_scale", "post_scale", "post_shift", "low", "high", "pad")
 _GROUPS = ("weights", "offsets", "groups", "calls", "parts", "sections", "n_sections")
 # strips of tiles: `strip` in vectors; `pitch` of channels and `position` of tile positions in transformed input
 _TILES = (
@@ -31,11 +34,12 @@ RECORDS: Final[dict[str, tuple[str, ...]]] = {
     "conv": (
         "images", "x", "x_batch", "out", "out_batch", "plane", "residual", "residual_batch", "residual_plane",
         *_GROUPS, *_EPILOGUE, "mask", "vectors", "tile", "tiles_per_task", "pixels_outer", "rows", "sums_in_out",
+        *_PACKED,
     ),
     # row groups with the rows as lanes, one vector of inputs per image; see kernels/c/gemv.h
     "gemv": (
         "images", "x", "x_batch", "out", "out_batch", "row_stride", "residual", "residual_batch", *_GROUPS,
-        *_EPILOGUE,
+        *_EPILOGUE, *_PACKED, "out_real",
     ),
     # 3x3 at stride 1 by tiles of 2x2 pixels; `ready` is what "winograd_input" made; see kernels/c/winograd.h
     "winograd": (
@@ -44,12 +48,12 @@ RECORDS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "winograd_input": (*_TILES, "out", "channels_per_task"),
     # zero `front` elements before pixel 0 and `tail` from `tail_start` of each plane
-    "margins": ("out", "images", "out_batch", "planes", "plane", "front", "tail_start", "tail"),
+    "margins": ("out", "images", "out_batch", "planes", "plane", "front", "tail_start", "tail", "pad"),
     "fill": ("out", "count", "value"),
     # planes taken apart by their place inside the stride; see kernels/c/phases.h
     "phases": (
         "x", "x_batch", "x_plane", "x_pitch", "x_step", "out", "out_batch", "plane", "pitch", "lead", "images",
-        "planes", "sh", "sw", "n_phases", "table",
+        "planes", "sh", "sw", "n_phases", "table", "pad",
     ),
     "copy": ("out", "x", *_SIZES, *_OUT, *_IN),
     # activation(x * scale + shift); scale, shift and slope go along axis 1
@@ -62,6 +66,25 @@ RECORDS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "global_pool": (
         "average", "x", "out", "images", "planes", "x_batch", "x_plane", "x_pitch", "out_batch", "out_plane", "h", "w",
+    ),
+    # float32 planes to words of `pack` channels and back: byte = round(x * scale + zero), x = (byte - zero) * scale
+    "pack": (
+        "x", "x_batch", "x_plane", "x_pitch", "x_step", "out", "out_batch", "out_plane", "out_pitch", "images",
+        "channels", "h", "w", "pack", "scale", "zero",
+    ),
+    "unpack": (
+        "x", "x_batch", "x_plane", "x_pitch", "out", "out_batch", "out_plane", "out_pitch", "out_step", "images",
+        "channels", "h", "w", "pack", "scale", "zero",
+    ),
+    # maximum over windows of planes of words
+    "packed_pool": (
+        "x", "out", "images", "planes", "x_batch", "x_plane", "x_pitch", "out_batch", "out_plane", "out_pitch", "h",
+        "w", "oh", "ow", "kh", "kw", "sh", "sw", "dh", "dw", "top", "left", "pack",
+    ),
+    # one filter per channel over planes of words, `taps` windows each; see kernels/c/repack.h
+    "packed_depthwise": (
+        "images", "planes", "x", "x_batch", "x_plane", "out", "out_batch", "plane", "residual", "residual_batch",
+        "residual_plane", "weights", "offsets", "taps", *_EPILOGUE, "mask", "vectors", *_PACKED,
     ),
     # along an axis of `length`; the other axes are size0..5
     "softmax": ("log", "out", "x", "length", "out_step", "x_step", *_SIZES, *_OUT, *_IN),
@@ -101,12 +124,11 @@ def float_bits(value: float) -> int:
 
 
 def record(kind: str, **fields: int) -> list[int]:
-    """A record: kind, length, then every field in order. Fields not given are 0; sizes not given are 1."""
+    """A record: kind, length, then every field in order. Fields not given are 0; sizes and `pack` not given are 1."""
     names = RECORDS[kind]
     unknown = set(fields) - set(names)
     assert not unknown, f"{kind} has no fields {sorted(unknown)}"
-    values = [int(fields.get(name, 1 if name in _SIZES or (name[:7] == "reduced" and name[7].isdigit()) else 0))
-              for name in names]  # fmt: skip
+    values = [int(fields.get(name, 1 if name in _ONES else 0)) for name in names]
     return [KINDS[kind], len(names) + 2, *values]
 
 

@@ -273,7 +273,7 @@ def onnxruntime_errors() -> tuple[type[Exception], ...]:
 def load(path: str | Path, threads: int | None = None) -> Session:
     """Load an artefact. It holds machine code: loading one is running it.
 
-    Raises ArtefactError: truncated, altered, from a newer schema, or for an ISA that this CPU lacks.
+    Raises ArtefactError: truncated, altered, from another schema, or for an ISA that this CPU lacks.
     """
     program, code, constants = artefact.read(Path(path))
     try:

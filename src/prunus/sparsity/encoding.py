@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 LOAD, FINAL, SHARED = 1, 2, 4  # SHARED: the columns are those of the group before
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
+Values = NDArray[Any]  # float32, or int32 words of packed channels
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Encoding:
 
     heights, counts, flags: int64[groups], rows and columns of each group and its flags. rows: int64[sum of heights].
     columns: int64[sum of counts of groups that aren't SHARED]. values: float32[sum of heights * counts], per group
-    [column][row]. parts: int64[parts + 1], first group of each stretch of groups over one range of columns.
+    [column][row]; int32 where the matrix is one of words (see `words.py`). parts: int64[parts + 1], first group of each stretch of groups over one range of columns.
     sections: int64[sections + 1], first group of each, a subset of `parts`.
     """
 
@@ -36,7 +37,7 @@ class Encoding:
     flags: Ints
     rows: Ints
     columns: Ints
-    values: Floats
+    values: Values
     parts: Ints
     sections: Ints
 
@@ -60,9 +61,9 @@ def value_starts(encoding: Encoding) -> Ints:
     return np.asarray(np.cumsum(sizes) - sizes, np.int64)
 
 
-def decode(encoding: Encoding) -> Floats:
-    """The matrix, float32[m, k]."""
-    matrix = np.zeros(encoding.shape, np.float32)
+def decode(encoding: Encoding) -> Values:
+    """The matrix [m, k]."""
+    matrix = np.zeros(encoding.shape, encoding.values.dtype)
     starts, row_starts = column_starts(encoding), np.cumsum(encoding.heights) - encoding.heights
     first = value_starts(encoding)
     for height in np.unique(encoding.heights):
@@ -76,17 +77,16 @@ def decode(encoding: Encoding) -> Floats:
 
 
 def encode_rows(
-    matrix: Floats, heights: Sequence[int], section_values: int, *, chunk: int = 0, union: int = 1
+    matrix: Values, heights: Sequence[int], section_values: int, *, chunk: int = 0, union: int = 1
 ) -> Encoding:
     """Encode by rows that keep the same columns: each such class is cut into groups of the largest heights that fit.
 
-    Rows are reordered so that groups fill. `heights` must contain 1. A section closes at `section_values` values. With
+    Rows are reordered so that groups fill. `heights` must contain 1, or a divisor of all classes. A section closes at `section_values` values. With
     `chunk` > 0 the columns are cut at its multiples, a section's rows go through them one after the other, so that a
     chunk of the input stays in cache, and `section_values` counts one chunk. With `union` > 1 that many neighbouring
     rows keep what any of them keeps, which pads with zeros and makes wide groups out of masks that share little.
     """
-    assert 1 in heights, "a class may have a single row"
-    matrix = np.ascontiguousarray(matrix, np.float32)
+    matrix = np.ascontiguousarray(matrix)
     m, k = matrix.shape
     mask = matrix != 0
     if union > 1:
@@ -107,13 +107,14 @@ def encode_rows(
                 if held >= section_values:
                     builder.section(units, chunk, k)
                     units, held = [], 0
+        assert start == len(rows), f"{len(rows)} rows are no sum of heights {heights}"
     if units:
         builder.section(units, chunk, k)
     return builder.finish()
 
 
 def encode_blocks(
-    matrix: Floats,
+    matrix: Values,
     block: tuple[int, int],
     heights: Sequence[int],
     section_rows: int,
@@ -126,7 +127,7 @@ def encode_blocks(
     that keeps more rows than the tallest is cut. A section holds the strips of `section_rows` rows; in it, blocks go
     column by column of blocks (`columns_outer`), or strip by strip.
     """
-    matrix = np.ascontiguousarray(matrix, np.float32)
+    matrix = np.ascontiguousarray(matrix)
     m, k = matrix.shape
     high, wide = block
     strips, across = -(-m // high), -(-k // wide)
@@ -188,14 +189,14 @@ def _classes(mask: NDArray[np.bool_]) -> list[Ints]:
 class _Builder:
     """Collects groups in order."""
 
-    def __init__(self, matrix: Floats) -> None:
+    def __init__(self, matrix: Values) -> None:
         self.matrix = matrix
         self.heights: list[int] = []
         self.counts: list[int] = []
         self.flags: list[int] = []
         self.rows: list[Ints] = []
         self.columns: list[Ints] = []
-        self.values: list[Floats] = []
+        self.values: list[Values] = []
         self.parts: list[int] = [0]
         self.sections: list[int] = [0]
 
@@ -263,7 +264,7 @@ class _Builder:
             np.array(self.flags, np.int64),
             joined(self.rows, np.int64),
             joined(self.columns, np.int64),
-            joined(self.values, np.float32),
+            joined(self.values, self.matrix.dtype),
             np.array(self.parts, np.int64),
             np.array(self.sections, np.int64),
         )

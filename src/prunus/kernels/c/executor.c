@@ -4,6 +4,7 @@
 #include "layer.h"
 #include "phases.h"
 #include "pool.h"
+#include "repack.h"
 #include "strided.h"
 #include "winograd.h"
 
@@ -61,6 +62,20 @@ static void run_record(prunus_run_state *s) {
       run_strided(s, reduce_mean_task, r + REDUCE_MEAN_SIZE0, reduced);
       return;
     }
+    case PRUNUS_PACK:
+      run_planes(s, pack_task, r[PACK_IMAGES], ceil_div(r[PACK_CHANNELS], r[PACK_PACK]), r[PACK_PACK] * r[PACK_H] * r[PACK_W]);
+      return;
+    case PRUNUS_UNPACK:
+      run_planes(s, unpack_task, r[UNPACK_IMAGES], r[UNPACK_CHANNELS], r[UNPACK_H] * r[UNPACK_W]);
+      return;
+    case PRUNUS_PACKED_POOL:
+      run_planes(s, packed_pool_task, r[PACKED_POOL_IMAGES], r[PACKED_POOL_PLANES],
+                 r[PACKED_POOL_OH] * r[PACKED_POOL_OW] * (r[PACKED_POOL_KH] + r[PACKED_POOL_KW]));
+      return;
+    case PRUNUS_PACKED_DEPTHWISE:
+      run_planes(s, packed_depthwise_task, r[PACKED_DEPTHWISE_IMAGES], r[PACKED_DEPTHWISE_PLANES],
+                 r[PACKED_DEPTHWISE_VECTORS] * VL * r[PACKED_DEPTHWISE_TAPS] / 2);
+      return;
     case PRUNUS_RESAMPLE:
       run_planes(s, resample_task, r[RESAMPLE_IMAGES], r[RESAMPLE_PLANES], r[RESAMPLE_OH] * r[RESAMPLE_OW]);
       return;

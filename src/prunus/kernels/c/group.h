@@ -23,6 +23,11 @@ typedef struct {
   int64_t plane, residual_plane, scratch_pitch;
   int32_t activation;
   float p0, p1;
+  // of packed channels; see packed.h
+  const float *scale;  // [rows], or NULL: float sums
+  float residual_scale, post_scale, post_shift, low, high;
+  int32_t pad;       // the word of padding
+  int32_t out_real;  // fully connected: the output is float32
 } prunus_tile;
 
 typedef void prunus_group_kernel(const prunus_tile *t, const int32_t *groups, int64_t n_groups);

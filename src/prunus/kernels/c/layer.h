@@ -3,7 +3,7 @@
 #define PRUNUS_LAYER_H
 #include "gemv.h"
 #include "run.h"
-#include "table.h"  // prunus_group_kernels[height][vectors], prunus_gemv_kernels[height]: written with the library
+#include "table.h"  // prunus_group_kernels[pack][height][vectors], prunus_gemv_kernels[pack][height]: written with the library
 
 // A call is height, start in the group table, number of groups. A part is a run of calls over one stretch of columns, a
 // section a run of parts that owns its rows. A task goes over its tiles once per part, so a part's weights stay in the
@@ -16,6 +16,12 @@ static prunus_tile layer_tile(const prunus_run_state *s, int64_t weights, int64_
                        .slope = at(s, slope), .activation = (int32_t)activation, .p0 = from_bits(p0),
                        .p1 = from_bits(p1)};
 }
+
+// The fields of a record that say how packed channels are made from sums.
+#define READ_PACKED(t, s, r, KIND)                                                                           \
+  (t).scale = at(s, (r)[KIND##_SCALE]), (t).residual_scale = from_bits((r)[KIND##_RESIDUAL_SCALE]),          \
+  (t).post_scale = from_bits((r)[KIND##_POST_SCALE]), (t).post_shift = from_bits((r)[KIND##_POST_SHIFT]),    \
+  (t).low = from_bits((r)[KIND##_LOW]), (t).high = from_bits((r)[KIND##_HIGH]), (t).pad = (int32_t)(r)[KIND##_PAD]
 
 static void conv_task(void *context, int64_t task, int thread) {
   const prunus_run_state *s = context;
@@ -31,6 +37,7 @@ static void conv_task(void *context, int64_t task, int thread) {
                              r[CONV_P0], r[CONV_P1]);
   t.plane = r[CONV_PLANE], t.residual_plane = r[CONV_RESIDUAL_PLANE], t.scratch_pitch = v * VL;
   t.scratch = s->scratch + thread * s->scratch_elements;
+  READ_PACKED(t, s, r, CONV);
   const float *x = at(s, r[CONV_X]) + image * r[CONV_X_BATCH];
   float *out = at(s, r[CONV_OUT]) + image * r[CONV_OUT_BATCH], *residual = at(s, r[CONV_RESIDUAL]);
   const int32_t *mask = (const int32_t *)at(s, r[CONV_MASK]);
@@ -44,7 +51,7 @@ static void conv_task(void *context, int64_t task, int thread) {
     t.residual = residual ? residual + image * r[CONV_RESIDUAL_BATCH] + pixel : NULL;
     if (r[CONV_SUMS_IN_OUT]) t.scratch = t.out, t.scratch_pitch = t.plane;
     for (const int32_t *c = calls + parts[part] * CALL_SIZE; c < calls + parts[part + 1] * CALL_SIZE; c += CALL_SIZE)
-      prunus_group_kernels[c[CALL_HEIGHT]][vectors](&t, groups + c[CALL_START], c[CALL_GROUPS]);
+      prunus_group_kernels[r[CONV_PACK]][c[CALL_HEIGHT]][vectors](&t, groups + c[CALL_START], c[CALL_GROUPS]);
   }
 }
 
@@ -64,14 +71,15 @@ static void gemv_task(void *context, int64_t task, int thread) {
   const int32_t *first = calls + parts[sections[0]] * CALL_SIZE, *last = calls + parts[sections[1]] * CALL_SIZE;
   prunus_tile t = layer_tile(s, r[GEMV_WEIGHTS], r[GEMV_OFFSETS], r[GEMV_BIAS], r[GEMV_SLOPE], r[GEMV_ACTIVATION],
                              r[GEMV_P0], r[GEMV_P1]);
-  t.plane = r[GEMV_ROW_STRIDE];
+  t.plane = r[GEMV_ROW_STRIDE], t.out_real = (int32_t)r[GEMV_OUT_REAL];
+  READ_PACKED(t, s, r, GEMV);
   const float *residual = at(s, r[GEMV_RESIDUAL]);
   for (const int32_t *c = first; c < last; c += CALL_SIZE)
     for (int64_t image = 0; image < r[GEMV_IMAGES]; image++) {
       t.x = at(s, r[GEMV_X]) + image * r[GEMV_X_BATCH];
       t.out = at(s, r[GEMV_OUT]) + image * r[GEMV_OUT_BATCH];
       t.residual = residual ? residual + image * r[GEMV_RESIDUAL_BATCH] : NULL;
-      prunus_gemv_kernels[c[CALL_HEIGHT]](&t, groups + c[CALL_START], c[CALL_GROUPS]);
+      prunus_gemv_kernels[r[GEMV_PACK]][c[CALL_HEIGHT]](&t, groups + c[CALL_START], c[CALL_GROUPS]);
     }
 }
 
@@ -81,8 +89,8 @@ static void margins_task(void *context, int64_t task, int thread) {
   const int64_t *r = s->record;
   float *p = at(s, r[MARGINS_OUT]) + task * r[MARGINS_OUT_BATCH];
   for (int64_t c = 0; c < r[MARGINS_PLANES]; c++, p += r[MARGINS_PLANE]) {
-    memset(p - r[MARGINS_FRONT], 0, (size_t)r[MARGINS_FRONT] * 4);
-    memset(p + r[MARGINS_TAIL_START], 0, (size_t)r[MARGINS_TAIL] * 4);
+    fill_words(p - r[MARGINS_FRONT], r[MARGINS_FRONT], r[MARGINS_PAD]);
+    fill_words(p + r[MARGINS_TAIL_START], r[MARGINS_TAIL], r[MARGINS_PAD]);
   }
 }
 #endif

@@ -1,4 +1,4 @@
-// Record "phases": each plane of the input taken apart into one plane per position inside the stride, with zeros around,
+// Record "phases": each plane of the input taken apart into one plane per position inside the stride, with padding around,
 // so that a strided convolution reads them as one of stride 1 does. Every element of the output is written once.
 #ifndef PRUNUS_PHASES_H
 #define PRUNUS_PHASES_H
@@ -30,12 +30,12 @@ static void phases_task(void *context, int64_t task, int thread) {
     int64_t done = 0;
     for (int64_t y = p[PHASE_TOP]; y <= p[PHASE_BOTTOM] && n > 0; y++) {
       const int64_t start = r[PHASES_LEAD] + y * pitch + p[PHASE_LEFT];
-      memset(out + done, 0, (size_t)(start - done) * 4);
+      fill_words(out + done, start - done, r[PHASES_PAD]);
       const int64_t row = y * r[PHASES_SH] + p[PHASE_ROW], column = p[PHASE_LEFT] * r[PHASES_SW] + p[PHASE_COLUMN];
       take_apart(x + row * r[PHASES_X_PITCH] + column * r[PHASES_X_STEP], out + start, n, r[PHASES_SW] * r[PHASES_X_STEP]);
       done = start + n;
     }
-    memset(out + done, 0, (size_t)(plane - done) * 4);
+    fill_words(out + done, plane - done, r[PHASES_PAD]);
   }
 }
 #endif

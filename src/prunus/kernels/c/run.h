@@ -19,6 +19,15 @@ INLINE float from_bits(int64_t bits) {
   union { uint32_t i; float f; } u = {.i = (uint32_t)bits};
   return u.f;
 }
+// `n` elements of the word `pad`: zero, or the zero point of packed channels.
+INLINE void fill_words(float *p, int64_t n, int64_t pad) {
+  if (pad == 0) {
+    memset(p, 0, (size_t)n * 4);
+  } else {
+    const float word = from_bits(pad);
+    for (int64_t i = 0; i < n; i++) memcpy(p + i, &word, 4);
+  }
+}
 INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }

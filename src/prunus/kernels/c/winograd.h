@@ -116,7 +116,7 @@ static void multiply_positions(const prunus_run_state *s, const float *v, float 
       const int64_t begin = i * vectors / n, wide = (i + 1) * vectors / n - begin;
       t.x = v + p * r[WINOGRAD_POSITION] + begin * VL, t.out = m + p * r[WINOGRAD_SUMS_POSITION] + begin * VL;
       for (const int32_t *c = calls + sections[0] * CALL_SIZE; c < calls + sections[1] * CALL_SIZE; c += CALL_SIZE)
-        prunus_group_kernels[c[CALL_HEIGHT]][wide](&t, groups + c[CALL_START], c[CALL_GROUPS]);
+        prunus_group_kernels[1][c[CALL_HEIGHT]][wide](&t, groups + c[CALL_START], c[CALL_GROUPS]);
     }
   }
 }

@@ -119,7 +119,7 @@ def copy(draft: Draft, out: Address, out_strides: Shape, x: Address, x_strides: 
 
 
 def clear_padding(draft: Draft, tensor: str) -> None:
-    """Before a planar tensor is written element by element: zeros everywhere, if any reader relies on them."""
+    """Before a planar tensor is written element by element: its padding everywhere, if any reader relies on it."""
     layout = draft.layout(tensor)
     gaps = len(layout.shape) == 4 and not layout.contiguous and (
         layout.front or layout.tail or layout.pitch > layout.shape[3]
@@ -129,11 +129,11 @@ def clear_padding(draft: Draft, tensor: str) -> None:
     start = draft.at(tensor) + -layout.first if tensor not in draft.views else None
     n, c = layout.shape[:2]
     if start is not None:
-        draft.emit("fill", out=start, count=layout.size, value=0)
+        draft.emit("fill", out=start, count=layout.size, value=draft.program.tensors[tensor].pad)
         return
-    lead = up(layout.front, 16)
+    lead, pad = up(layout.front, 16), draft.program.tensors[tensor].pad
     for image in range(n):  # a view: only its own channels
-        draft.emit("fill", out=draft.at(tensor) + (image * layout.batch - lead), count=c * layout.plane, value=0)
+        draft.emit("fill", out=draft.at(tensor) + (image * layout.batch - lead), count=c * layout.plane, value=pad)
 
 
 def as_contiguous(draft: Draft, tensor: str) -> Ref:

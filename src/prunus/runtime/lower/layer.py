@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from prunus.runtime.layout import LINE, Layout, c_strides, odd_lines, up
 from prunus.runtime.lower.context import Address, Draft, activation_fields, as_contiguous, clear_padding, copy
 from prunus.runtime.program import Op
-from prunus.runtime.records import NOWHERE
+from prunus.runtime.records import NOWHERE, float_bits
 from prunus.sparsity.encoding import Encoding, column_starts, value_starts
 
 
@@ -86,6 +86,24 @@ def conv(draft: Draft, op: Op) -> None:
         _pixels(draft, op, source.base, source.batch, windows)
 
 
+def depthwise(draft: Draft, op: Op) -> None:
+    """Convolution of each channel with one filter, over packed channels."""
+    x, out = draft.layout(op.inputs[0]), draft.layout(op.outputs[0])
+    source = input_planes(draft, op)
+    phase = np.array([[source.phases[y, x_] * source.plane for x_ in source.xs.phases] for y in source.ys.phases])
+    shift = np.array(source.ys.shifts)[:, None] * source.pitch + np.array(source.xs.shifts)[None, :]
+    n, planes, h, w = out.shape
+    clear_margins(draft, op)
+    mask, vectors = padding_mask(draft, out)
+    draft.emit(
+        "packed_depthwise", images=n, planes=planes, x=source.base, x_batch=source.batch,
+        x_plane=source.plane * len(source.phases), out=draft.at(op.outputs[0]), out_batch=out.batch, plane=out.plane,
+        weights=draft.constant(f"{op.attrs['encoding']}.values"), offsets=draft.table(phase + shift), taps=phase.size,
+        bias=draft.constant(op.attrs.get("bias")), mask=mask, vectors=vectors, **activation_fields(draft, op),
+        **residual_fields(draft, op), **packed_fields(draft, op),
+    )  # fmt: skip
+
+
 def input_planes(draft: Draft, op: Op) -> Planes:
     """The input where it lies, if it can be read there, or a copy in phase planes."""
     x, out = draft.layout(op.inputs[0]), draft.layout(op.outputs[0])
@@ -136,6 +154,7 @@ def _split_phases(
         "phases", x=draft.at(op.inputs[0]), x_batch=x.batch, x_plane=x.plane, x_pitch=x.pitch, x_step=x.strides[3],
         out=target, out_batch=batch, plane=plane, pitch=pitch, lead=lead, images=n, planes=c, sh=sh, sw=sw,
         n_phases=len(used), table=draft.table(np.array(table).ravel()),
+        pad=draft.program.tensors[op.inputs[0]].pad,
     )  # fmt: skip
     return target + lead, batch, plane, {phase: number for number, phase in enumerate(used)}
 
@@ -155,6 +174,7 @@ def _groups(draft: Draft, op: Op, windows: NDArray[np.int64]) -> tuple[Encoding,
         "n_sections": len(sections) - 1,
         "bias": draft.constant(op.attrs.get("bias")),
         **activation_fields(draft, op),
+        **packed_fields(draft, op),
     }
     return encoding, fields
 
@@ -193,15 +213,10 @@ def call_table(
 def _pixels(draft: Draft, op: Op, base: Address, x_batch: int, windows: NDArray[np.int64]) -> None:
     """Row groups over a flat run of pixels."""
     out, lanes = draft.layout(op.outputs[0]), draft.program.lanes
-    n, o, h, w = out.shape
-    pixels = (h - 1) * out.pitch + w
-    vectors = -(-pixels // lanes)
+    n, o = out.shape[:2]
     encoding, fields = _groups(draft, op, windows)
     clear_margins(draft, op)
-    mask = NOWHERE
-    if out.pitch > w or (out.tail and pixels % lanes):  # the last vector reaches into the zeros behind the plane
-        lane = np.arange(vectors * lanes)
-        mask = draft.table(np.where((lane % out.pitch < w) & (lane < pixels), -1, 0))
+    mask, vectors = padding_mask(draft, out)
     choice = op.attrs["choice"]
     tile = choice["tile"]
     sums_in_out = len(encoding.parts) > len(encoding.sections)
@@ -214,6 +229,18 @@ def _pixels(draft: Draft, op: Op, base: Address, x_batch: int, windows: NDArray[
     )  # fmt: skip
 
 
+def padding_mask(draft: Draft, out: Layout) -> tuple[int, int]:
+    """Address of the mask over a plane's vectors, all ones where a pixel is real, or NOWHERE where none is needed; and
+    the number of vectors."""
+    lanes, (h, w) = draft.program.lanes, out.shape[2:]
+    pixels = (h - 1) * out.pitch + w
+    vectors = -(-pixels // lanes)
+    if out.pitch > w or (out.tail and pixels % lanes):  # the last vector reaches into the padding behind the plane
+        lane = np.arange(vectors * lanes)
+        return draft.table(np.where((lane % out.pitch < w) & (lane < pixels), -1, 0)), vectors
+    return NOWHERE, vectors
+
+
 def clear_margins(draft: Draft, op: Op) -> None:
     """Zeros above and below the output's planes, if any reader relies on them."""
     out = draft.layout(op.outputs[0])
@@ -223,6 +250,7 @@ def clear_margins(draft: Draft, op: Op) -> None:
         draft.emit(
             "margins", out=draft.at(op.outputs[0]), images=n, out_batch=out.batch, planes=o, plane=out.plane,
             front=front, tail_start=start, tail=out.plane - front - start,
+            pad=draft.program.tensors[op.outputs[0]].pad,
         )  # fmt: skip
 
 
@@ -235,14 +263,30 @@ def residual_fields(draft: Draft, op: Op) -> dict[str, Any]:
     return {"residual": draft.at(op.inputs[1]), "residual_batch": other.batch, "residual_plane": other.plane}
 
 
+def packed_fields(draft: Draft, op: Op) -> dict[str, Any]:
+    """How the words of the output are made from sums, where channels are packed: see `compiler.words.epilogue`."""
+    if "epilogue" not in op.attrs:
+        return {}
+    made = op.attrs["epilogue"]
+    numbers = {key: float_bits(made[key]) for key in ("residual_scale", "post_scale", "post_shift", "low", "high")}
+    tensors = draft.program.tensors
+    return {
+        "pack": tensors[op.inputs[0]].pack, "scale": draft.constant(made["scale"]), "pad": tensors[op.outputs[0]].pad,
+        **numbers,
+    }  # fmt: skip
+
+
 def _gemv(draft: Draft, op: Op, base: Address, images: int, x_batch: int, windows: NDArray[np.int64]) -> None:
     """Row groups for single vectors of inputs."""
     encoding, fields = _groups(draft, op, windows)
-    o = encoding.shape[0]
+    name = op.outputs[0]
+    packed, o = draft.program.tensors[name].pack, encoding.shape[0]
+    o = -(-o // packed)
     fields["residual"], fields["residual_batch"] = NOWHERE, o
+    if "epilogue" in op.attrs:
+        fields["out_real"] = int(packed == 1)
     if len(op.inputs) > 1:
         fields["residual"] = as_contiguous(draft, op.inputs[1])
-    name = op.outputs[0]
     layout = draft.layout(name)
     target = draft.at(name) if layout.contiguous else draft.temporary(images * o)
     draft.emit(

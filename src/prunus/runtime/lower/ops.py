@@ -3,17 +3,25 @@
 from collections.abc import Callable
 from typing import Final
 
-from prunus.runtime.lower import elementwise, layer, move, window, winograd
+from prunus.runtime.lower import elementwise, layer, move, repack, window, winograd
 from prunus.runtime.lower.context import Draft
 from prunus.runtime.program import Op
 
 
 def conv(draft: Draft, op: Op) -> None:
     """Convolution, the way its choice says."""
-    (winograd.conv if op.attrs["choice"]["encoding"] == "winograd" else layer.conv)(draft, op)
+    way = op.attrs["choice"]["encoding"]
+    if way == "winograd":
+        winograd.conv(draft, op)
+    elif way == "channels":
+        layer.depthwise(draft, op)
+    else:
+        layer.conv(draft, op)
 
 
 LOWERINGS: Final[dict[str, Callable[[Draft, Op], None]]] = {
+    "pack": repack.pack,
+    "unpack": repack.unpack,
     "conv": conv,
     "gemm": layer.gemm,
     "max_pool": window.max_pool,

@@ -6,12 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunus.runtime.layout import LINE
+from prunus.runtime.lower import repack
 from prunus.runtime.lower.context import Draft, clear_padding
 from prunus.runtime.program import Op
 
 
 def max_pool(draft: Draft, op: Op) -> None:
     """Maximum over windows; padding never wins."""
+    if draft.program.tensors[op.inputs[0]].pack > 1:
+        repack.max_pool(draft, op)
+        return
     _pool(draft, op, average=0, include_pad=0)
 
 

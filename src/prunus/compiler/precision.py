@@ -1,0 +1,175 @@
+"""Lower precision as a pass over the graph: which values are packed, and where they are packed and unpacked.
+
+A layer (conv, gemm) is packed where its shape allows it and the formats of what it reads and makes are known; operators
+that only move or compare values are where all they read is. Everything else stays float32, with a node "pack" or
+"unpack" in between.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from prunus.graph.ir import Format, Graph, Node, Value
+from prunus.sparsity import words
+
+PACKS = {"bf16": 2, "int8": 4}
+FOLLOWERS = ("max_pool", "concat", "reshape", "identity")  # packed where their inputs are, in one format
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """The graph, and for each layer that stays float32 why it does."""
+
+    graph: Graph
+    refused: Mapping[str, str]
+
+
+def lower(graph: Graph, precision: str, formats: Mapping[str, Format], keep: Mapping[str, str] | None = None) -> Lowered:
+    """The graph in `precision`, of spelled-out nodes. `formats` are those of values, in int8; layers in `keep` stay
+    float32 for the reason given there."""
+    pack = PACKS[precision]
+    state = _State(graph, pack, formats if pack == 4 else _everything(graph))
+    refused: dict[str, str] = {}
+    for node in graph.nodes:
+        if node.op in ("conv", "gemm"):
+            reason = (keep or {}).get(node.name) or why_not(node, graph, pack) or state.lacks(node)
+            if reason:
+                refused[node.name] = reason
+                state.real(node)
+            else:
+                state.layer(node)
+        elif node.op in FOLLOWERS and state.can_follow(node):
+            state.follow(node)
+        else:
+            state.real(node)
+    return Lowered(state.finish(), refused)
+
+
+def why_not(node: Node, graph: Graph, pack: int) -> str | None:
+    """Why a layer can't be computed over packed channels; None when it can."""
+    shape = graph.values[node.inputs[0]].shape
+    if len(shape) not in (2, 4):
+        return f"its input has {len(shape)} axes"
+    if node.op == "gemm":
+        return None
+    weight, groups = graph.constants[node.attrs["weight"]].shape, int(node.attrs["group"])
+    if groups == 1 or (weight[1] == 1 and weight[0] == groups):
+        return None
+    if weight[1] % pack or weight[0] // groups % pack:
+        return f"groups of {weight[1]} channels and {weight[0] // groups} filters, expected multiples of {pack}"
+    return None
+
+
+def _everything(graph: Graph) -> dict[str, Format]:
+    """bfloat16 needs no ranges."""
+    return {name: Format(2) for name in graph.values}
+
+
+class _State:
+    """Nodes made so far, and under which name each value is there packed and as float32."""
+
+    def __init__(self, graph: Graph, pack: int, formats: Mapping[str, Format]) -> None:
+        self.graph, self.pack, self.formats = graph, pack, formats
+        self.nodes: list[Node] = []
+        self.values = dict(graph.values)
+        self.constants, self.scales = dict(graph.constants), dict(graph.scales)
+        self.packed: dict[str, str] = {}
+        self.reals = {name: name for name in graph.inputs}
+
+    def lacks(self, node: Node) -> str | None:
+        """Why a layer has no formats to work with; None when it has."""
+        out = () if node.op == "gemm" else node.outputs
+        for name in (*node.inputs, *out):
+            if name not in self.formats:
+                return f"no range of {name} is known"
+        return None
+
+    def layer(self, node: Node) -> None:
+        """A layer over packed channels, with its weights rounded; a gemm without a known range makes float32."""
+        key = node.attrs["weight"]
+        weight = self.constants[key]
+        matrix = weight.reshape(len(weight), -1)
+        name = f"{node.name}.rounded"
+        if self.pack == 2:
+            self.constants[name] = words.from_bf16(words.bf16_bits(matrix)).reshape(weight.shape)
+        else:
+            scales = _scales(matrix, self.scales.get(key))
+            steps = words.quantised(matrix, scales).astype(np.float32)
+            self.constants[name] = (steps * scales[:, None]).reshape(weight.shape)
+            self.scales[name] = scales
+        inputs = tuple(self.as_packed(value) for value in node.inputs)
+        out = node.outputs[0]
+        node = replace(node, attrs={**node.attrs, "weight": name}, inputs=inputs)
+        if out not in self.formats or (node.op == "gemm" and out in self.graph.outputs):
+            self.nodes.append(node)
+            self.reals[out] = out
+        else:
+            self.nodes.append(replace(node, outputs=(self._make_packed(out),)))
+
+    def can_follow(self, node: Node) -> bool:
+        """Everything the node reads is packed, in one format, and stays whole words."""
+        if not all(name in self.packed for name in node.inputs):
+            return False
+        formats = {self.values[self.packed[name]].format for name in node.inputs}
+        shapes = [self.graph.values[name].shape for name in (*node.inputs, *node.outputs)]
+        if len(formats) > 1 or not all(len(shape) in (2, 4) for shape in shapes):
+            return False
+        if node.op == "concat":
+            whole = all(shape[1] % self.pack == 0 for shape in shapes[:-2])
+            return node.attrs["axis"] % len(shapes[0]) == 1 and whole
+        if node.op == "reshape":  # channels stay channels
+            return shapes[0][:2] == shapes[1][:2] and all(n == 1 for shape in shapes for n in shape[2:])
+        return True
+
+    def follow(self, node: Node) -> None:
+        """The node over packed channels."""
+        form = self.values[self.packed[node.inputs[0]]].format
+        out = self._make_packed(node.outputs[0], form)
+        self.nodes.append(replace(node, inputs=tuple(self.packed[name] for name in node.inputs), outputs=(out,)))
+
+    def real(self, node: Node) -> None:
+        """The node as it was, on float32."""
+        self.nodes.append(replace(node, inputs=tuple(self.as_real(name) for name in node.inputs)))
+        self.reals |= {name: name for name in node.outputs}
+
+    def as_packed(self, value: str) -> str:
+        """The name under which a value is there packed; packs it first if need be."""
+        if value not in self.packed:
+            source = self.as_real(value)
+            name = self._make_packed(value)
+            self.nodes.append(Node("pack", name, (source,), (name,)))
+        return self.packed[value]
+
+    def as_real(self, value: str) -> str:
+        """The name under which a value is there as float32; unpacks it first if need be."""
+        if value not in self.reals:
+            self.nodes.append(Node("unpack", f"{value}.unpack", (self.packed[value],), (value,)))
+            self.reals[value] = value
+        return self.reals[value]
+
+    def _make_packed(self, value: str, form: Format | None = None) -> str:
+        name = f"{value}.packed"
+        self.values[name] = replace(self.graph.values[value], name=name, format=form or self.formats[value])
+        self.packed[value] = name
+        return name
+
+    def finish(self) -> Graph:
+        for name in self.graph.outputs:
+            self.as_real(name)
+        used = {name for node in self.nodes for name in (*node.inputs, *node.outputs)}
+        ports = {*self.graph.inputs, *self.graph.outputs}
+        values: dict[str, Value] = {name: v for name, v in self.values.items() if name in used or name in ports}
+        return replace(
+            self.graph, nodes=tuple(self.nodes), values=values, constants=self.constants, scales=self.scales
+        )
+
+
+def _scales(matrix: words.Floats, known: words.Floats | None) -> words.Floats:
+    """Steps per row: those that the file has where its weights are whole steps of them, else 127 to the largest."""
+    if known is not None and known.size in (1, len(matrix)):
+        scales = np.broadcast_to(known.astype(np.float32).ravel(), (len(matrix),))
+        steps = matrix / scales[:, None]
+        if np.abs(steps - np.rint(steps)).max(initial=0) < 1e-2 and np.abs(steps).max(initial=0) < words.MOST + 0.5:
+            return np.ascontiguousarray(scales)
+    return words.row_scales(matrix)

@@ -1,0 +1,73 @@
+// Words: vectors of 32-bit lanes that hold one pixel of several channels each, two bfloat16 (pairs) or four uint8
+// (quads), and their products with words of weights. The generic text is the definition; an ISA that has an instruction
+// for it uses that.
+#ifndef PRUNUS_WORDS_H
+#define PRUNUS_WORDS_H
+#include "vector.h"
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+typedef uint32_t vu __attribute__((vector_size(VB)));
+typedef int16_t vs __attribute__((vector_size(VB)));
+typedef uint8_t vb __attribute__((vector_size(VB)));
+
+INLINE void store_int(int32_t *p, vi a) { *(vi_any *)p = a; }
+INLINE vi splat_int(int32_t a) { return a - (vi){0}; }
+INLINE vi byte_of(vi words, int i) { return (vi)((vu)words >> (8 * i)) & 255; }
+INLINE vf low_half(vi words) { return (vf)((vu)words << 16); }
+INLINE vf high_half(vi words) { return (vf)((vu)words & 0xffff0000u); }
+
+// sum + the dot product of two int16 in each lane
+INLINE vi madd_halves(vi sum, vi a, vi b) {
+#if defined(__AVX512BW__) && VB == 64
+  return sum + (vi)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+#elif defined(__AVX2__) && VB == 32
+  return sum + (vi)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+#elif defined(__SSE2__) && VB == 16
+  return sum + (vi)_mm_madd_epi16((__m128i)a, (__m128i)b);
+#else
+  return sum + ((vi)((vu)a << 16) >> 16) * ((vi)((vu)b << 16) >> 16) + (a >> 16) * (b >> 16);
+#endif
+}
+
+// sum + the dot product of four uint8 of x with four int8 of w in each lane. Without VNNI, AVX2 and AVX-512 add two
+// products in 16 bits, which saturates: the compiler splits weights so that it can't (sparsity/words.py).
+INLINE vi dot_quads(vi sum, vi x, vi w) {
+#if defined(__AVX512VNNI__) && VB == 64
+  return (vi)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)x, (__m512i)w);
+#elif defined(__AVX512BW__) && VB == 64
+  return sum + (vi)_mm512_madd_epi16(_mm512_maddubs_epi16((__m512i)x, (__m512i)w), _mm512_set1_epi16(1));
+#elif defined(__AVX2__) && VB == 32
+  return sum + (vi)_mm256_madd_epi16(_mm256_maddubs_epi16((__m256i)x, (__m256i)w), _mm256_set1_epi16(1));
+#elif defined(__ARM_FEATURE_MATMUL_INT8) && VB == 16
+  return (vi)vusdotq_s32((int32x4_t)sum, (uint8x16_t)x, (int8x16_t)w);
+#else
+  const vi even = (vi)((vu)x & 0x00ff00ffu), odd = (vi)((vu)x >> 8 & 0x00ff00ffu);
+  return madd_halves(madd_halves(sum, even, (vi)((vs)((vu)w << 8) >> 8)), odd, (vi)((vs)w >> 8));
+#endif
+}
+
+// sum + the dot product of two bfloat16 in each lane
+INLINE vf dot_pairs(vf sum, vi x, vi w) {
+#if defined(__AVX512BF16__) && VB == 64
+  return (vf)_mm512_dpbf16_ps((__m512)sum, (__m512bh)x, (__m512bh)w);
+#elif defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC) && VB == 16
+  return (vf)vbfdotq_f32((float32x4_t)sum, (bfloat16x8_t)x, (bfloat16x8_t)w);
+#else
+  return sum + low_half(x) * low_half(w) + high_half(x) * high_half(w);
+#endif
+}
+
+// Bits 0..15: the nearest bfloat16, ties to even; NaN stays NaN.
+INLINE vi to_bf16(vf a) {
+  const vu bits = (vu)a, rounded = (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
+  const vi is_nan = (a != a);
+  return ((vi)rounded & ~is_nan) | (is_nan & 0x7fc0);
+}
+
+// Bits 0..7: the nearest integer, ties to even, of 0 <= a <= 255: adding 1.5 * 2^23 leaves it in the low bits.
+INLINE vi to_byte(vf a) { return (vi)(a + splat(12582912.0f)) & 255; }
+#endif
