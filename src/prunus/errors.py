@@ -24,6 +24,10 @@ class FeedError(PrunusError, ValueError):
     """Inputs of a run that don't fit the network: name, dtype or shape."""
 
 
+class CalibrationError(PrunusError, ValueError):
+    """Calibration data that is missing, or from which no ranges can be had: which batch or value, and why."""
+
+
 class ArtefactError(PrunusError):
     """A .prunus file that is truncated, altered, too new, or for an ISA that this CPU lacks."""
 

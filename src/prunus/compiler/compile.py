@@ -9,10 +9,11 @@ from typing import Any
 import onnx
 
 from prunus.compiler.latency import Latencies, Place
+from prunus.compiler.lowering import Lowering, Wish
 from prunus.compiler.schedule import check_layers, read_schedule
 from prunus.compiler.translate import Layer, translate
 from prunus.compiler.tune import Tuner, layer_shapes
-from prunus.errors import FeedError, SchemeError, TargetError, UnsupportedError
+from prunus.errors import FeedError, SchemeError, TargetError
 from prunus.graph.ir import Graph
 from prunus.graph.load import load_model, naming
 from prunus.graph.read import read
@@ -40,6 +41,8 @@ def compile(  # the contract's name; shadows the built-in here only
     fallback: str | None = "onnxruntime",
     *,
     cc: str | None = None,
+    calibration_method: str = "mse",
+    error_budget: float | None = None,
     schedule: str | Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Session:
@@ -47,10 +50,15 @@ def compile(  # the contract's name; shadows the built-in here only
 
     `progress` is called with the name of each layer as it is tuned. `cc`: the C compiler's command. `schedule`: a file
     as `schedule_text` gives it; its layers are computed as it says, and not measured.
-    Raises ModelError, UnsupportedError, TargetError, ToolchainError, ScheduleError: as their names say, in one line.
+
+    `precision` "int8" needs `calibration`, feeds as `Session.run` takes them, or a model in QDQ form; ranges are chosen
+    by `calibration_method` "mse", "percentile" or "min-max". Layers that a precision can't compute run in fp32 with a
+    PrunusWarning that names them; with `fallback` None they are refused. With an `error_budget`, a fraction of the
+    outputs' root mean square on the calibration data, layers stay fp32 until the error is below it.
+    Raises ModelError, UnsupportedError, TargetError, ToolchainError, ScheduleError, CalibrationError, FeedError:
+    as their names say, in one line.
     """
-    if precision != "fp32":
-        raise UnsupportedError(f"precision {precision!r}: this version compiles fp32")
+    wish = Wish(precision, calibration, calibration_method, error_budget, fallback is None)
     if tune not in TUNING:
         raise TargetError(f"tune={tune!r}: expected one of {', '.join(TUNING)}")
     if fallback not in ("onnxruntime", None):
@@ -67,15 +75,17 @@ def compile(  # the contract's name; shadows the built-in here only
     code = kernel_library(isa, cc)
     latencies = None if tune == "off" else latencies_for(cpu, code, threads)
     pinned = read_schedule(schedule, isa, threads) if schedule is not None else {}
+    lowering = Lowering(wish, isa, code, threads, progress)
     describe_layer = partial(scheme_of, stated=stated_scheme(proto))
     tuner = Tuner(isa, threads, tune, code, describe_layer, progress, latencies, pinned)
 
     def build(shapes: Shapes | None) -> Session:
         with naming(model):
-            graph = read_at_batch_1(proto, shapes, fallback is not None)
+            graph = read_at_batch_1(proto, shapes, fallback is not None, keep_steps=precision != "int8")
+            graph, reasons = lowering.apply(graph)
         if schedule is not None and shapes == input_shapes:
             check_layers(schedule, pinned, layer_shapes(graph, isa, threads), isa)
-        program, constants = pack(translate(graph, isa, tuner.decide))
+        program, constants = pack(translate(graph, isa, tuner.decide, reasons))
         return Session(program, code, constants, threads, replan)
 
     def replan(fed: Shapes) -> Session:
@@ -110,12 +120,14 @@ def check_fixed_dimensions(proto: onnx.ModelProto, given: Shapes, fed: Shapes) -
             raise FeedError(f"input {port.name!r}: shape {list(found)}, expected {expected}")
 
 
-def read_at_batch_1(proto: onnx.ModelProto, shapes: Shapes | None, fallback: bool) -> Graph:
-    """The graph; where the batch may change it is read at batch 1, for plans scale it."""
-    graph = read(proto, shapes, fallback)
+def read_at_batch_1(
+    proto: onnx.ModelProto, shapes: Shapes | None, fallback: bool, *, keep_steps: bool = True
+) -> Graph:
+    """The graph; where the batch may change it is read at batch 1, for plans scale it. `keep_steps`: as `read`."""
+    graph = read(proto, shapes, fallback, keep_steps=keep_steps)
     if graph.batch and shapes:
         ones = {name: (1, *shape[1:]) if shape else shape for name, shape in shapes.items()}
-        graph = read(proto, ones, fallback) if ones != dict(shapes) else graph
+        graph = read(proto, ones, fallback, keep_steps=keep_steps) if ones != dict(shapes) else graph
     return graph
 
 

@@ -48,8 +48,9 @@ PRECISIONS = {1: "", 2: "bf16 ", 4: "int8 "}  # by channels per word, in names o
 Decide = Callable[[Layer, Graph], Decision]
 
 
-def translate(graph: Graph, isa: Isa, decide: Decide) -> Program:
-    """The program of a graph for an ISA; `decide` chooses for each layer."""
+def translate(graph: Graph, isa: Isa, decide: Decide, reasons: Mapping[str, str] | None = None) -> Program:
+    """The program of a graph for an ISA; `decide` chooses for each layer. `reasons`, by layer, of a precision other than
+    the one asked for join what `explain` says."""
     graph = spell_out(graph)
     used = _constants_used(graph)
     constants: dict[str, NDArray[Any]] = {name: graph.constants[name] for name in used}
@@ -66,6 +67,8 @@ def translate(graph: Graph, isa: Isa, decide: Decide) -> Program:
                 made, more = epilogue(node, graph, graph.scales.get(node.attrs["weight"]))
                 attrs |= made
                 constants.update(more)
+            if reasons and node.name in reasons:
+                attrs["reason"] += f"; fp32: {reasons[node.name]}"
             del attrs["weight"]
         elif node.op == "onnxruntime":
             name = f"{node.name}.model"

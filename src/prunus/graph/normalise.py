@@ -11,6 +11,7 @@ from onnxscript.optimizer import fold_constants_ir
 from prunus.errors import FeedError, ModelError, UnsupportedError
 from prunus.graph.ceil_mode import drop_windows_beyond
 from prunus.graph.load import opset_of
+from prunus.graph.quantised import fold_constant_steps
 
 Shapes = Mapping[str, tuple[int, ...]]
 FOREIGN_DOMAINS = ("com.microsoft", "com.ms.internal.nhwc")  # what onnxruntime adds to the standard
@@ -36,6 +37,7 @@ def normalise(proto: onnx.ModelProto, shapes: Shapes | None) -> tuple[ir.Model, 
     batch = _set_shapes(model, shapes or {})
     common.InlinePass()(model)
     drop_windows_beyond(model)
+    fold_constant_steps(model)
     for _ in range(2):
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         common.ShapeInferencePass(check_type=False, strict_mode=False)(model)

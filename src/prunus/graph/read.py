@@ -16,6 +16,7 @@ from prunus.graph.load import load_model
 from prunus.graph.normalise import normalise
 from prunus.graph.onnx_node import Conversion, OnnxNode, dtype_of, static_shape
 from prunus.graph.partition import Refused, partition
+from prunus.graph.quantised import QUANTISERS, lift_formats, scales_of
 from prunus.graph.scaling import same_but_for_batch, scales_with_batch
 from prunus.sparsity.refusal import Refusal
 
@@ -26,32 +27,37 @@ def read(
     source: str | Path | bytes | onnx.ModelProto,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     fallback: bool = True,
+    *,
+    keep_steps: bool = True,
 ) -> Graph:
     """The graph of an ONNX model.
 
     A symbolic leading dimension of the inputs is the batch: 1 unless `input_shapes` gives it; `Graph.batch` is set
-    where the graph holds for any. Nodes that aren't compiled become "onnxruntime" nodes.
+    where the graph holds for any. Nodes that aren't compiled become "onnxruntime" nodes. Values that a file in QDQ form
+    rounds are rounded if `keep_steps`, else only `Graph.formats` tells.
     Raises ModelError, FeedError: as `load_model` and `normalise`. UnsupportedError: a node isn't compiled and
     `fallback` is False, or no engine knows its operator; names operator and node and says why.
     """
     proto = load_model(source)
-    graph = _read(proto, input_shapes, fallback)
-    return replace(graph, batch=graph.batch and _holds_for_any_batch(graph, proto, fallback))
+    graph = _read(proto, input_shapes, fallback, keep_steps)
+    return replace(graph, batch=graph.batch and _holds_for_any_batch(graph, proto, fallback, keep_steps))
 
 
-def _holds_for_any_batch(graph: Graph, proto: onnx.ModelProto, fallback: bool) -> bool:
+def _holds_for_any_batch(graph: Graph, proto: onnx.ModelProto, fallback: bool, keep_steps: bool) -> bool:
     """Folding may have fixed the batch size in shapes and constants, so the model is read at another one too."""
     if not scales_with_batch(graph):
         return False
     shapes = [graph.values[name].shape for name in graph.inputs]
     larger = {name: (shape[0] + 1, *shape[1:]) for name, shape in zip(graph.inputs, shapes, strict=True)}
     try:
-        return same_but_for_batch(graph, _read(proto, larger, fallback))
+        return same_but_for_batch(graph, _read(proto, larger, fallback, keep_steps))
     except (ModelError, UnsupportedError):
         return False
 
 
-def _read(proto: onnx.ModelProto, input_shapes: Mapping[str, tuple[int, ...]] | None, fallback: bool) -> Graph:
+def _read(
+    proto: onnx.ModelProto, input_shapes: Mapping[str, tuple[int, ...]] | None, fallback: bool, keep_steps: bool
+) -> Graph:
     """The graph at one batch size; `batch` says only that the inputs' leading dimensions are symbolic."""
     model, batch = normalise(proto, input_shapes)
     conversion = Conversion({}, {})
@@ -77,8 +83,14 @@ def _read(proto: onnx.ModelProto, input_shapes: Mapping[str, tuple[int, ...]] | 
             raise ModelError(f"input {name!r} is no tensor")
     used = {name for node in nodes for name in (*node.inputs, *node.outputs)} | {*inputs, *outputs}
     values = {name: value for name, value in conversion.values.items() if name in used}
-    graph = Graph(proto.graph.name or "model", inputs, outputs, tuple(nodes), values, conversion.constants, batch)
+    graph = Graph(
+        proto.graph.name or "model", inputs, outputs, tuple(nodes), values, conversion.constants, batch,
+        scales=scales_of(model),
+    )  # fmt: skip
     verify(graph)
+    if not keep_steps:
+        graph = lift_formats(graph)
+        verify(graph)
     graph = fuse(graph)
     verify(graph)
     return graph
@@ -91,6 +103,8 @@ def convert(onnx_node: ir.Node, model: ir.Model, conversion: Conversion) -> list
     converter = CONVERTERS.get(onnx_node.op_type)
     if converter is None:
         return Refusal("no converter")
+    if onnx_node.op_type in QUANTISERS:
+        return QUANTISERS[onnx_node.op_type](onnx_node, conversion)
     flowing = [v for v in onnx_node.inputs if v is not None and ir.convenience.get_const_tensor(v) is None]
     outputs = [v for v in onnx_node.outputs if v.name]
     for value in (*flowing, *outputs[:1]):
