@@ -100,11 +100,11 @@ def convert(onnx_node: ir.Node, model: ir.Model, conversion: Conversion) -> list
     """The nodes that an ONNX node becomes, or why it doesn't."""
     if onnx_node.domain not in ("", "ai.onnx"):
         return Refusal(f"domain {onnx_node.domain}")
+    if onnx_node.op_type in QUANTISERS:
+        return QUANTISERS[onnx_node.op_type](onnx_node, conversion)
     converter = CONVERTERS.get(onnx_node.op_type)
     if converter is None:
         return Refusal("no converter")
-    if onnx_node.op_type in QUANTISERS:
-        return QUANTISERS[onnx_node.op_type](onnx_node, conversion)
     flowing = [v for v in onnx_node.inputs if v is not None and ir.convenience.get_const_tensor(v) is None]
     outputs = [v for v in onnx_node.outputs if v.name]
     for value in (*flowing, *outputs[:1]):
