@@ -67,7 +67,7 @@ def epilogue(node: Node, graph: Graph, scales: Floats | None) -> tuple[dict[str,
     """Attributes (epilogue, bias, slope, activation) of a layer with packed input, and the constants they name.
 
     With sums in steps of scale_x * scale_w: y = sum * scale[row] + bias[row] (+ residual * residual_scale), activated,
-    * post_scale + post_shift, clipped to low .. high. Where the activation only clips, all is in steps of the output.
+    * post_scale + post_shift, rounded, clipped to low .. high. Where the activation only clips, all is in steps of the output.
     """
     name, x = node.name, graph.values[node.inputs[0]].format
     out = graph.values[node.outputs[0]]
@@ -75,7 +75,7 @@ def epilogue(node: Node, graph: Graph, scales: Floats | None) -> tuple[dict[str,
     activation: Activation | None = node.attrs["activation"]
     rows = len(graph.constants[node.attrs["weight"]])
     bias = np.zeros(rows) if node.attrs["bias"] is None else graph.constants[node.attrs["bias"]].astype(np.float64)
-    numbers = {"residual_scale": 1.0, "post_scale": 1.0, "post_shift": 0.0, "low": 0.0, "high": 255.0}
+    numbers: dict[str, Any] = {"residual_scale": 1.0, "post_scale": 1.0, "post_shift": 0.0, "low": 0, "high": 255}
     constants: dict[str, NDArray[Any]] = {}
     scale = None
     if x.pack == 4:
@@ -104,7 +104,7 @@ def epilogue(node: Node, graph: Graph, scales: Floats | None) -> tuple[dict[str,
 
 
 def _in_steps(
-    scale: NDArray[Any], bias: NDArray[Any], activation: Activation | None, numbers: dict[str, float], out: Format
+    scale: NDArray[Any], bias: NDArray[Any], activation: Activation | None, numbers: dict[str, Any], out: Format
 ) -> tuple[NDArray[Any], NDArray[Any], Activation | None]:
     """Scale, bias and what is left of the activation when the output is `out`; sets the other numbers."""
     kind = "none" if activation is None else activation.kind
@@ -112,8 +112,8 @@ def _in_steps(
         numbers |= {"post_scale": 1 / out.scale, "post_shift": float(out.zero)}
         return scale, bias, activation
     low, high = {"none": (-np.inf, np.inf), "relu": (0.0, np.inf)}.get(kind) or activation.params  # type: ignore[union-attr]
-    numbers["low"] = float(np.clip(low / out.scale + out.zero, 0, 255))
-    numbers["high"] = float(np.clip(high / out.scale + out.zero, 0, 255))
+    for key, bound in (("low", low), ("high", high)):  # rounding is monotonous: it and clipping change places
+        numbers[key] = int(np.rint(np.clip(bound / out.scale + out.zero, 0, 255)))
     numbers["residual_scale"] /= out.scale
     return scale / out.scale, bias / out.scale + out.zero, None
 

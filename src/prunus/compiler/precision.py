@@ -13,6 +13,7 @@ import numpy as np
 from prunus.graph.ir import Format, Graph, Node, Value
 from prunus.sparsity import words
 
+MOST_STEPS = 2.0**30  # of a sum in steps of the output: the epilogue rounds in int32
 PACKS = {"bf16": 2, "int8": 4}
 FOLLOWERS = ("max_pool", "concat", "reshape", "identity")  # packed where their inputs are, in one format
 
@@ -41,6 +42,8 @@ def lower(graph: Graph, precision: str, formats: Mapping[str, Format], keep: Map
                 state.layer(node)
         elif node.op in FOLLOWERS and state.can_follow(node):
             state.follow(node)
+        elif node.op == "global_avg_pool" and node.inputs[0] in state.packed:
+            state.mean(node)
         else:
             state.real(node)
     return Lowered(state.finish(), refused)
@@ -83,7 +86,18 @@ class _State:
         for name in (*node.inputs, *out):
             if name not in self.formats:
                 return f"no range of {name} is known"
+        if self.pack == 4 and node.outputs[0] in self.formats and self._largest(node) > MOST_STEPS:
+            return f"the range of {node.outputs[0]} is too narrow for what may be summed up"
         return None
+
+    def _largest(self, node: Node) -> float:
+        """The largest sum that there can be before the activation, in steps of the output."""
+        weight = self.constants[node.attrs["weight"]]
+        x, out = self.formats[node.inputs[0]], self.formats[node.outputs[0]]
+        largest = float(np.abs(weight.reshape(len(weight), -1)).sum(axis=1, dtype=np.float64).max(initial=0))
+        bias = 0.0 if node.attrs["bias"] is None else float(np.abs(self.constants[node.attrs["bias"]]).max(initial=0))
+        others = sum(256 * self.formats[name].scale for name in node.inputs[1:])
+        return (256 * x.scale * largest + bias + others) / out.scale + 256
 
     def layer(self, node: Node) -> None:
         """A layer over packed channels, with its weights rounded; a gemm without a known range makes float32."""
@@ -127,6 +141,11 @@ class _State:
         form = self.values[self.packed[node.inputs[0]]].format
         out = self._make_packed(node.outputs[0], form)
         self.nodes.append(replace(node, inputs=tuple(self.packed[name] for name in node.inputs), outputs=(out,)))
+
+    def mean(self, node: Node) -> None:
+        """The mean of packed channels is float32."""
+        self.nodes.append(replace(node, inputs=(self.packed[node.inputs[0]],)))
+        self.reals[node.outputs[0]] = node.outputs[0]
 
     def real(self, node: Node) -> None:
         """The node as it was, on float32."""

@@ -21,7 +21,7 @@ _OUT = tuple(f"out_stride{i}" for i in _AXES)
 _IN = tuple(f"in_stride{i}" for i in _AXES)
 _OTHER = tuple(f"other_stride{i}" for i in _AXES)
 _EPILOGUE = ("bias", "slope", "activation", "p0", "p1")
-# packed channels: `scale` per row of sums, the rest floats but for `pad`, the word of padding; see kernels/c/packed.h
+# packed channels: `scale` per row of sums; words of the least and largest bytes and of padding; floats. See kernels/c/packed.h
 _PACKED = ("pack", "scale", "residual_scale", "post_scale", "post_shift", "low", "high", "pad")
 _GROUPS = ("weights", "offsets", "groups", "calls", "parts", "sections", "n_sections")
 # strips of tiles: `strip` in vectors; `pitch` of channels and `position` of tile positions in transformed input
@@ -76,10 +76,15 @@ RECORDS: Final[dict[str, tuple[str, ...]]] = {
         "x", "x_batch", "x_plane", "x_pitch", "out", "out_batch", "out_plane", "out_pitch", "out_step", "images",
         "channels", "h", "w", "pack", "scale", "zero",
     ),
-    # maximum over windows of planes of words
+    # maximum over windows of planes of words, `reach` of them along a row with its padding
     "packed_pool": (
         "x", "out", "images", "planes", "x_batch", "x_plane", "x_pitch", "out_batch", "out_plane", "out_pitch", "h",
-        "w", "oh", "ow", "kh", "kw", "sh", "sw", "dh", "dw", "top", "left", "pack",
+        "w", "oh", "ow", "kh", "kw", "sh", "sw", "dh", "dw", "top", "left", "pack", "reach",
+    ),
+    # mean over planes of words, one float32 per channel
+    "packed_mean": (
+        "x", "out", "images", "channels", "x_batch", "x_plane", "x_pitch", "out_batch", "h", "w", "pack", "scale",
+        "zero",
     ),
     # one filter per channel over planes of words, `taps` windows each; see kernels/c/repack.h
     "packed_depthwise": (

@@ -72,6 +72,10 @@ static void run_record(prunus_run_state *s) {
       run_planes(s, packed_pool_task, r[PACKED_POOL_IMAGES], r[PACKED_POOL_PLANES],
                  r[PACKED_POOL_OH] * r[PACKED_POOL_OW] * (r[PACKED_POOL_KH] + r[PACKED_POOL_KW]));
       return;
+    case PRUNUS_PACKED_MEAN:
+      run_planes(s, packed_mean_task, r[PACKED_MEAN_IMAGES], ceil_div(r[PACKED_MEAN_CHANNELS], r[PACKED_MEAN_PACK]),
+                 r[PACKED_MEAN_H] * r[PACKED_MEAN_W]);
+      return;
     case PRUNUS_PACKED_DEPTHWISE:
       run_planes(s, packed_depthwise_task, r[PACKED_DEPTHWISE_IMAGES], r[PACKED_DEPTHWISE_PLANES],
                  r[PACKED_DEPTHWISE_VECTORS] * VL * r[PACKED_DEPTHWISE_TAPS] / 2);

@@ -25,8 +25,9 @@ typedef struct {
   float p0, p1;
   // of packed channels; see packed.h
   const float *scale;  // [rows], or NULL: float sums
-  float residual_scale, post_scale, post_shift, low, high;
-  int32_t pad;       // the word of padding
+  float residual_scale, post_scale, post_shift;
+  int32_t low, high;  // words of the least and largest bytes
+  int32_t pad;        // the word of padding
   int32_t out_real;  // fully connected: the output is float32
 } prunus_tile;
 

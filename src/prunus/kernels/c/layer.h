@@ -21,7 +21,7 @@ static prunus_tile layer_tile(const prunus_run_state *s, int64_t weights, int64_
 #define READ_PACKED(t, s, r, KIND)                                                                           \
   (t).scale = at(s, (r)[KIND##_SCALE]), (t).residual_scale = from_bits((r)[KIND##_RESIDUAL_SCALE]),          \
   (t).post_scale = from_bits((r)[KIND##_POST_SCALE]), (t).post_shift = from_bits((r)[KIND##_POST_SHIFT]),    \
-  (t).low = from_bits((r)[KIND##_LOW]), (t).high = from_bits((r)[KIND##_HIGH]), (t).pad = (int32_t)(r)[KIND##_PAD]
+  (t).low = (int32_t)(r)[KIND##_LOW], (t).high = (int32_t)(r)[KIND##_HIGH], (t).pad = (int32_t)(r)[KIND##_PAD]
 
 static void conv_task(void *context, int64_t task, int thread) {
   const prunus_run_state *s = context;

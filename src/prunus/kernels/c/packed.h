@@ -15,44 +15,87 @@ INLINE vf apply_activation(const prunus_tile *t, int32_t row, vf a) {
   return activate(t->activation, a, p0, t->p1);
 }
 
-// An integer sum in steps of the output, not yet rounded.
-INLINE vf requantised(const prunus_tile *t, int32_t row, vi sum, vi other) {
-  vf a = __builtin_convertvector(sum, vf) * splat(t->scale[row]) + splat(t->bias[row]);
-  if (t->residual) a += __builtin_convertvector(other, vf) * splat(t->residual_scale);
-  if (t->activation) a = apply_activation(t, row, a) * splat(t->post_scale) + splat(t->post_shift);
-  return min_of(max_of(a, splat(t->low)), splat(t->high));
+// Lines of the output and residual that a group some groups later will need: planes lie far apart, where no hardware
+// prefetcher looks, and stores wait in line for theirs.
+enum { AHEAD = 8 };
+INLINE void expect(const prunus_tile *t, int32_t plane, int vectors) {
+  const float *y = t->out + plane * t->plane, *z = t->residual + plane * t->residual_plane;
+  UNROLL for (int i = 0; i < vectors * VL; i += 16) {
+    __builtin_prefetch(y + i);
+    if (t->residual) __builtin_prefetch(z + i);
+  }
 }
 
-INLINE vi padded(const prunus_tile *t, int at, vi word) {
+// An activation that the epilogue's clipping doesn't stand for, in place.
+__attribute__((noinline)) static void activate_steps(const prunus_tile *t, int32_t row, vf *a) {
+  const vf steps = apply_activation(t, row, *a) * splat(t->post_scale) + splat(t->post_shift);
+  const vf high = min_of(steps, splat(256.0f)), clipped = max_of(high, splat(-1.0f));  // an exponential may be infinite
+  *a = choose((clipped == clipped), clipped, (vf){0});
+}
+
+INLINE vi clipped(const prunus_tile *t, vi word) {
+  return (vi)least_bytes(most_bytes((vb)word, (vb)splat_int(t->low)), (vb)splat_int(t->high));
+}
+
+INLINE vi padded(const prunus_tile *t, int64_t at, vi word) {
   if (!t->mask) return word;
   const vi mask = load_int(t->mask + at);
   return (word & mask) | (splat_int(t->pad) & ~mask);
 }
 
-// SUMS(i) is row + i's sum at this vector.
-#define FINISH_QUADS(t, row, at, SUMS)                                                                             \
+// SUMS(i, v) is row + i's sum at vector v of the V from pixel `at` on. One branch for all rows and vectors: each would
+// cost as much as the work behind it.
+#define FINISH_QUADS(t, row, V, at, SUMS)                                                                          \
   {                                                                                                                \
-    const int64_t plane = (row) / QUADS;                                                                           \
-    const vi other = (t)->residual ? load_int((const int32_t *)(t)->residual + plane * (t)->residual_plane + (at)) \
-                                   : (vi){0};                                                                      \
-    vi word = {0};                                                                                                 \
-    UNROLL for (int i = 0; i < QUADS; i++)                                                                         \
-      word |= (vi)((vu)to_byte(requantised(t, (row) + i, SUMS(i), byte_of(other, i))) << (8 * i));                 \
-    store_int((int32_t *)(t)->out + plane * (t)->plane + (at), padded(t, at, word));                               \
+    const int64_t quad = (row) / QUADS;                                                                            \
+    vf real[V][QUADS];                                                                                             \
+    UNROLL for (int i = 0; i < QUADS; i++) {                                                                       \
+      const vf scale = splat((t)->scale[(row) + i]), bias = splat((t)->bias[(row) + i]);                           \
+      UNROLL for (int v = 0; v < V; v++) real[v][i] = __builtin_convertvector(SUMS(i, v), vf) * scale + bias;      \
+    }                                                                                                              \
+    if ((t)->residual) {                                                                                           \
+      const int32_t *z = (const int32_t *)(t)->residual + quad * (t)->residual_plane + (at);                       \
+      const vf scale = splat((t)->residual_scale);                                                                 \
+      UNROLL for (int v = 0; v < V; v++) {                                                                         \
+        const vi other = load_int(z + v * VL);                                                                     \
+        UNROLL for (int i = 0; i < QUADS; i++)                                                                     \
+          real[v][i] += __builtin_convertvector(byte_of(other, i), vf) * scale;                                    \
+      }                                                                                                            \
+    }                                                                                                              \
+    if ((t)->activation)                                                                                           \
+      for (int v = 0; v < V; v++)                                                                                  \
+        for (int i = 0; i < QUADS; i++) activate_steps(t, (row) + i, &real[v][i]);                                 \
+    int32_t *y = (int32_t *)(t)->out + quad * (t)->plane + (at);                                                   \
+    UNROLL for (int v = 0; v < V; v++) {                                                                           \
+      const vi word = clipped(t, to_quads(real[v][0], real[v][1], real[v][2], real[v][3]));                        \
+      store_int(y + v * VL, padded(t, (at) + v * VL, word));                                                       \
+    }                                                                                                              \
   }
 
-#define FINISH_PAIRS(t, row, at, SUMS)                                                                             \
+#define FINISH_PAIRS(t, row, V, at, SUMS)                                                                          \
   {                                                                                                                \
-    const int64_t plane = (row) / PAIRS;                                                                           \
-    vf low = SUMS(0) + splat((t)->bias ? (t)->bias[row] : 0.0f);                                                   \
-    vf high = SUMS(1) + splat((t)->bias ? (t)->bias[(row) + 1] : 0.0f);                                            \
+    const int64_t pair = (row) / PAIRS;                                                                            \
+    vf low[V], high[V];                                                                                            \
+    const vf low_bias = splat((t)->bias[row]), high_bias = splat((t)->bias[(row) + 1]);                            \
+    UNROLL for (int v = 0; v < V; v++) low[v] = SUMS(0, v) + low_bias, high[v] = SUMS(1, v) + high_bias;           \
     if ((t)->residual) {                                                                                           \
-      const vi other = load_int((const int32_t *)(t)->residual + plane * (t)->residual_plane + (at));              \
-      low += low_half(other), high += high_half(other);                                                            \
+      const int32_t *z = (const int32_t *)(t)->residual + pair * (t)->residual_plane + (at);                       \
+      UNROLL for (int v = 0; v < V; v++) {                                                                         \
+        const vi other = load_int(z + v * VL);                                                                     \
+        low[v] += low_half(other), high[v] += high_half(other);                                                    \
+      }                                                                                                            \
     }                                                                                                              \
-    if ((t)->activation) low = apply_activation(t, row, low), high = apply_activation(t, (row) + 1, high);         \
-    const vi word = to_bf16(low) | (vi)((vu)to_bf16(high) << 16);                                                  \
-    store_int((int32_t *)(t)->out + plane * (t)->plane + (at), padded(t, at, word));                               \
+    if ((t)->activation == ACT_RELU) {                                                                             \
+      UNROLL for (int v = 0; v < V; v++) low[v] = max_of(low[v], (vf){0}), high[v] = max_of(high[v], (vf){0});     \
+    } else if ((t)->activation) {                                                                                  \
+      for (int v = 0; v < V; v++)                                                                                  \
+        low[v] = apply_activation(t, row, low[v]), high[v] = apply_activation(t, (row) + 1, high[v]);              \
+    }                                                                                                              \
+    int32_t *y = (int32_t *)(t)->out + pair * (t)->plane + (at);                                                   \
+    UNROLL for (int v = 0; v < V; v++) {                                                                           \
+      const vi word = to_bf16(low[v]) | (vi)((vu)to_bf16(high[v]) << 16);                                          \
+      store_int(y + v * VL, padded(t, (at) + v * VL, word));                                                       \
+    }                                                                                                              \
   }
 
 #define PRUNUS_PACKED(CHANNELS, R, V, SUM, DOT, FINISH, NAME)                                          \
@@ -64,6 +107,9 @@ INLINE vi padded(const prunus_tile *t, int at, vi word) {
       const int32_t *x = (const int32_t *)t->x;                                                        \
       SUM acc[R][V];                                                                                   \
       UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++) acc[r][v] = (SUM){0};      \
+      const int32_t *later = group + AHEAD * (GROUP_HEAD + R);                                         \
+      if (later < end)                                                                                 \
+        UNROLL for (int r = 0; r < R; r += CHANNELS) expect(t, later[GROUP_HEAD + r] / CHANNELS, V);   \
       for (int32_t k = 0; k < n; k++, w += R) {                                                        \
         const int32_t *p = x + off[k];                                                                 \
         vi in[V];                                                                                      \
@@ -74,11 +120,10 @@ INLINE vi padded(const prunus_tile *t, int at, vi word) {
           AFTER(acc[r][V - 1]);                                                                        \
         }                                                                                              \
       }                                                                                                \
-      UNROLL for (int r = 0; r < R; r += CHANNELS) UNROLL for (int v = 0; v < V; v++)                  \
-        FINISH(t, rows[r], v * VL, PRUNUS_SUM)                                                         \
+      UNROLL for (int r = 0; r < R; r += CHANNELS) FINISH(t, rows[r], V, 0, PRUNUS_SUM)                \
     }                                                                                                  \
   }
-#define PRUNUS_SUM(i) acc[r + i][v]
+#define PRUNUS_SUM(i, v) acc[r + (i)][v]
 #define PRUNUS_PAIRS(R, V, NAME) PRUNUS_PACKED(PAIRS, R, V, vf, dot_pairs, FINISH_PAIRS, NAME)
 #define PRUNUS_QUADS(R, V, NAME) PRUNUS_PACKED(QUADS, R, V, vi, dot_quads, FINISH_QUADS, NAME)
 
@@ -94,13 +139,13 @@ INLINE void finish_numbers(const prunus_tile *t, const int32_t *rows, int n, con
         a += low_half(half)[0];
       }
     }
-    if (t->activation) a = apply_activation(t, row, splat(a))[0];
+    if (t->activation && (t->out_real || channels == PAIRS)) a = apply_activation(t, row, splat(a))[0];
     if (t->out_real) {
       t->out[row] = a;
     } else if (channels == QUADS) {
       vf q = splat(a);
-      if (t->activation) q = q * splat(t->post_scale) + splat(t->post_shift);
-      ((uint8_t *)t->out)[row] = (uint8_t)to_byte(min_of(max_of(q, splat(t->low)), splat(t->high)))[0];
+      if (t->activation) activate_steps(t, row, &q);
+      ((uint8_t *)t->out)[row] = (uint8_t)clipped(t, to_quads(q, q, q, q))[0];
     } else {
       ((uint16_t *)t->out)[row] = (uint16_t)to_bf16(splat(a))[0];
     }

@@ -68,8 +68,7 @@ static void unpack_task(void *context, int64_t task, int thread) {
 
 INLINE vi larger_words(vi a, vi b, int64_t pack) {
   if (pack == QUADS) {
-    const vb mask = (vb)((vb)a > (vb)b);
-    return (vi)(((vb)a & mask) | ((vb)b & ~mask));
+    return (vi)most_bytes((vb)a, (vb)b);
   }
   const vf low = max_of(low_half(a), low_half(b)), high = max_of(high_half(a), high_half(b));
   return (vi)((vu)low >> 16) | (vi)((vu)high & 0xffff0000u);
@@ -89,14 +88,28 @@ INLINE uint32_t larger_word(uint32_t a, uint32_t b, int64_t pack) {
   return bits_of(low_a < low_b ? low_b : low_a) >> 16 | (bits_of(high_a < high_b ? high_b : high_a) & 0xffff0000u);
 }
 
-// Maximum over windows: the rows of a window first, over whole vectors, then its columns. Padding never wins.
+// Every other word of two vectors.
+INLINE vi even_words(vi a, vi b) {
+#if VL == 16
+  return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+#elif VL == 8
+  return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
+#else
+  return __builtin_shufflevector(a, b, 0, 2, 4, 6);
+#endif
+}
+
+// Maximum over windows: the rows of a window first, into a row with padding that never wins, then its columns.
 static void packed_pool_task(void *context, int64_t task, int thread) {
   const prunus_run_state *s = context;
   const int64_t *r = s->record, image = task / r[PACKED_POOL_PLANES], plane = task % r[PACKED_POOL_PLANES];
-  const int64_t w = r[PACKED_POOL_W], pack = r[PACKED_POOL_PACK];
+  const int64_t w = r[PACKED_POOL_W], pack = r[PACKED_POOL_PACK], left = r[PACKED_POOL_LEFT], sw = r[PACKED_POOL_SW];
   const int32_t *x = (const int32_t *)at(s, r[PACKED_POOL_X]) + image * r[PACKED_POOL_X_BATCH] + plane * r[PACKED_POOL_X_PLANE];
   int32_t *out = (int32_t *)at(s, r[PACKED_POOL_OUT]) + image * r[PACKED_POOL_OUT_BATCH] + plane * r[PACKED_POOL_OUT_PLANE];
-  int32_t *column = (int32_t *)(s->scratch + thread * s->scratch_elements);
+  const int32_t never = pack == QUADS ? 0 : (int32_t)0xff80ff80u;  // minus infinity twice
+  int32_t *padded_row = (int32_t *)(s->scratch + thread * s->scratch_elements), *column = padded_row + left;
+  const int64_t ow = r[PACKED_POOL_OW], kw = r[PACKED_POOL_KW], dw = r[PACKED_POOL_DW];
+  for (int64_t i = 0; i < r[PACKED_POOL_REACH]; i++) padded_row[i] = never;
   for (int64_t oy = 0; oy < r[PACKED_POOL_OH]; oy++, out += r[PACKED_POOL_OUT_PITCH]) {
     int begun = 0;
     for (int64_t ky = 0; ky < r[PACKED_POOL_KH]; ky++) {
@@ -112,18 +125,48 @@ static void packed_pool_task(void *context, int64_t task, int thread) {
       }
       begun = 1;
     }
-    for (int64_t ox = 0; ox < r[PACKED_POOL_OW]; ox++) {
-      const int64_t start = ox * r[PACKED_POOL_SW] - r[PACKED_POOL_LEFT];
-      uint32_t best = 0;
-      int any = 0;
-      for (int64_t kx = 0; kx < r[PACKED_POOL_KW]; kx++) {
-        const int64_t i = start + kx * r[PACKED_POOL_DW];
-        if (i < 0 || i >= w) continue;
-        best = any ? larger_word(best, (uint32_t)column[i], pack) : (uint32_t)column[i];
-        any = 1;
+    int64_t ox = 0;
+    for (; sw <= 2 && ox + VL <= ow; ox += VL) {
+      const int32_t *from = padded_row + ox * sw;
+      vi best = splat_int(never);
+      for (int64_t kx = 0; kx < kw; kx++) {
+        const int32_t *p = from + kx * dw;
+        best = larger_words(best, sw == 1 ? load_int(p) : even_words(load_int(p), load_int(p + VL)), pack);
       }
+      store_int(out + ox, best);
+    }
+    for (; ox < ow; ox++) {
+      uint32_t best = (uint32_t)never;
+      for (int64_t kx = 0; kx < kw; kx++) best = larger_word(best, (uint32_t)padded_row[ox * sw + kx * dw], pack);
       out[ox] = (int32_t)best;
     }
+  }
+}
+
+// Mean of each plane, as float32.
+static void packed_mean_task(void *context, int64_t task, int thread) {
+  (void)thread;
+  const prunus_run_state *s = context;
+  const int64_t *r = s->record, pack = r[PACKED_MEAN_PACK], channels = r[PACKED_MEAN_CHANNELS];
+  const int64_t planes = ceil_div(channels, pack), image = task / planes, plane = task % planes;
+  const int32_t *x = (const int32_t *)at(s, r[PACKED_MEAN_X]) + image * r[PACKED_MEAN_X_BATCH] + plane * r[PACKED_MEAN_X_PLANE];
+  float *out = at(s, r[PACKED_MEAN_OUT]) + image * r[PACKED_MEAN_OUT_BATCH];
+  const float scale = from_bits(r[PACKED_MEAN_SCALE]), zero = from_bits(r[PACKED_MEAN_ZERO]);
+  const int64_t h = r[PACKED_MEAN_H], w = r[PACKED_MEAN_W];
+  int64_t steps[QUADS] = {0};
+  double real[PAIRS] = {0};
+  for (int64_t y = 0; y < h; y++, x += r[PACKED_MEAN_X_PITCH])
+    for (int64_t i = 0; i < w; i++) {
+      const uint32_t word = (uint32_t)x[i];
+      if (pack == QUADS) {
+        UNROLL for (int c = 0; c < QUADS; c++) steps[c] += word >> (8 * c) & 255;
+      } else {
+        real[0] += (double)float_of(word << 16), real[1] += (double)float_of(word & 0xffff0000u);
+      }
+    }
+  for (int64_t c = 0; c < pack && plane * pack + c < channels; c++) {
+    const double mean = (pack == QUADS ? (double)steps[c] : real[c % PAIRS]) / (double)(h * w);
+    out[plane * pack + c] = pack == QUADS ? (float)(mean - (double)zero) * scale : (float)mean;
   }
 }
 
@@ -139,8 +182,8 @@ INLINE void depthwise_quads(const prunus_tile *t, const int32_t *offsets, int64_
     acc[2] = madd_halves(acc[2], even, splat_int(w[2]));
     acc[3] = madd_halves(acc[3], odd, splat_int(w[3]));
   }
-#define DEPTHWISE_SUM(i) acc[i]
-  FINISH_QUADS(t, channel, from, DEPTHWISE_SUM)
+#define DEPTHWISE_SUM(i, v) acc[i]
+  FINISH_QUADS(t, channel, 1, from, DEPTHWISE_SUM)
 }
 
 INLINE void depthwise_pairs(const prunus_tile *t, const int32_t *offsets, int64_t taps, int32_t channel, int64_t from) {
@@ -151,7 +194,7 @@ INLINE void depthwise_pairs(const prunus_tile *t, const int32_t *offsets, int64_
     const vi in = load_int(x + offsets[k]);
     acc[0] += low_half(in) * splat(w[0]), acc[1] += high_half(in) * splat(w[1]);
   }
-  FINISH_PAIRS(t, channel, from, DEPTHWISE_SUM)
+  FINISH_PAIRS(t, channel, 1, from, DEPTHWISE_SUM)
 #undef DEPTHWISE_SUM
 }
 

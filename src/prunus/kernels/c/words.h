@@ -68,6 +68,37 @@ INLINE vi to_bf16(vf a) {
   return ((vi)rounded & ~is_nan) | (is_nan & 0x7fc0);
 }
 
-// Bits 0..7: the nearest integer, ties to even, of 0 <= a <= 255: adding 1.5 * 2^23 leaves it in the low bits.
-INLINE vi to_byte(vf a) { return (vi)(a + splat(12582912.0f)) & 255; }
+// Words of the nearest integers, ties to even, of four channels, clipped to 0 .. 255, of numbers that int32 holds.
+INLINE vi to_quads(vf a, vf b, vf c, vf d) {
+#if defined(__AVX512BW__) && VB == 64
+  const __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+#define INTEGERS(x) _mm512_cvtps_epi32((__m512)(x))
+  const __m512i low = _mm512_packs_epi32(INTEGERS(a), INTEGERS(b)), high = _mm512_packs_epi32(INTEGERS(c), INTEGERS(d));
+  return (vi)_mm512_shuffle_epi8(_mm512_packus_epi16(low, high), order);
+#undef INTEGERS
+#elif defined(__AVX2__) && VB == 32
+  const __m256i order = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+#define INTEGERS(x) _mm256_cvtps_epi32((__m256)(x))
+  const __m256i low = _mm256_packs_epi32(INTEGERS(a), INTEGERS(b)), high = _mm256_packs_epi32(INTEGERS(c), INTEGERS(d));
+  return (vi)_mm256_shuffle_epi8(_mm256_packus_epi16(low, high), order);
+#undef INTEGERS
+#else
+  const vf all[4] = {a, b, c, d};
+  vi word = {0};
+  UNROLL for (int i = 0; i < 4; i++) {  // adding 1.5 * 2^23 leaves the integer in the low bits
+    const vf clipped = min_of(max_of(all[i], (vf){0}), splat(255.0f));
+    word |= (vi)(((vu)(clipped + splat(12582912.0f)) & 255u) << (8 * i));
+  }
+  return word;
+#endif
+}
+
+INLINE vb least_bytes(vb a, vb b) {
+  const vb mask = (vb)(a < b);
+  return (a & mask) | (b & ~mask);
+}
+INLINE vb most_bytes(vb a, vb b) {
+  const vb mask = (vb)(a > b);
+  return (a & mask) | (b & ~mask);
+}
 #endif

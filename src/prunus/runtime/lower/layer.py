@@ -268,7 +268,8 @@ def packed_fields(draft: Draft, op: Op) -> dict[str, Any]:
     if "epilogue" not in op.attrs:
         return {}
     made = op.attrs["epilogue"]
-    numbers = {key: float_bits(made[key]) for key in ("residual_scale", "post_scale", "post_shift", "low", "high")}
+    numbers = {key: float_bits(made[key]) for key in ("residual_scale", "post_scale", "post_shift")}
+    numbers |= {key: made[key] * 0x01010101 for key in ("low", "high")}
     tensors = draft.program.tensors
     return {
         "pack": tensors[op.inputs[0]].pack, "scale": draft.constant(made["scale"]), "pad": tensors[op.outputs[0]].pad,

@@ -47,12 +47,26 @@ def max_pool(draft: Draft, op: Op) -> None:
     clear_padding(draft, op.outputs[0])
     top, left = op.attrs["pads"][:2]
     dilations = op.attrs.get("dilations", (1, 1))
-    draft.need_scratch(x.shape[3] + LINE)
+    stride, kernel = op.attrs["strides"][1], op.attrs["kernel"][1]
+    reach = max(left + x.shape[3], out.shape[3] * stride + (kernel - 1) * dilations[1]) + LINE
+    draft.need_scratch(reach)
     draft.emit(
         "packed_pool", x=draft.at(op.inputs[0]), out=draft.at(op.outputs[0]), images=x.shape[0], planes=x.shape[1],
         x_batch=x.strides[0], x_plane=x.strides[1], x_pitch=x.strides[2], out_batch=out.strides[0],
         out_plane=out.strides[1], out_pitch=out.strides[2], h=x.shape[2], w=x.shape[3], oh=out.shape[2],
         ow=out.shape[3], kh=op.attrs["kernel"][0], kw=op.attrs["kernel"][1], sh=op.attrs["strides"][0],
         sw=op.attrs["strides"][1], dh=dilations[0], dw=dilations[1], top=top, left=left,
-        pack=draft.program.tensors[op.inputs[0]].pack,
+        pack=draft.program.tensors[op.inputs[0]].pack, reach=reach,
+    )  # fmt: skip
+
+
+def mean(draft: Draft, op: Op) -> None:
+    """Mean of each plane of words, as float32."""
+    x, form = draft.layout(op.inputs[0]), draft.program.tensors[op.inputs[0]]
+    out = draft.layout(op.outputs[0])
+    draft.emit(
+        "packed_mean", x=draft.at(op.inputs[0]), out=draft.at(op.outputs[0]), images=x.shape[0],
+        channels=form.shape[1], x_batch=x.strides[0], x_plane=x.strides[1], x_pitch=x.strides[2],
+        out_batch=out.strides[0], h=x.shape[2], w=x.shape[3], pack=form.pack, scale=float_bits(form.scale),
+        zero=float_bits(form.zero),
     )  # fmt: skip

@@ -43,6 +43,9 @@ def _pool(draft: Draft, op: Op, average: int, include_pad: int) -> None:
 
 def global_avg_pool(draft: Draft, op: Op) -> None:
     """Mean of each plane."""
+    if draft.program.tensors[op.inputs[0]].pack > 1:
+        repack.mean(draft, op)
+        return
     _global(draft, op, 1)
 
 
