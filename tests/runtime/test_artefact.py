@@ -179,7 +179,7 @@ def test_every_byte_of_the_head_counts(place: int, good: bytes, tmp_path: Path) 
 
 def test_newer_schema(good: bytes, tmp_path: Path) -> None:
     said = refusal(tmp_path / "net.prunus", patched(good, lambda header: None, SCHEMA + 1))
-    assert f"schema {SCHEMA + 1}" in said and f"up to {SCHEMA}" in said
+    assert f"schema {SCHEMA + 1}" in said and f"reads {SCHEMA}" in said
 
 
 def test_isa_that_this_cpu_lacks(good: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ clipping together err least, summed over a histogram. Ranges contain 0, so that 
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,14 +26,23 @@ KEPT = 0.9999  # of the values, by percentile
 STEPS = 256
 CLIPS = np.linspace(0.3, 1.0, 71)  # parts of the range that mse tries
 
+Floats = NDArray[np.float32]
 Feeds = Mapping[str, NDArray[Any]]
 Range = tuple[float, float]
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """Formats of values, and float32[c], the mean of each of their channels."""
+
+    formats: Mapping[str, Format]
+    means: Mapping[str, Floats] = field(default_factory=dict)
+
+
 def calibrate(
     graph: Graph, batches: Iterable[Feeds], method: str, isa: Isa, code: bytes, threads: int
-) -> dict[str, Format]:
-    """The format of every value that an int8 layer reads or makes. `graph` has spelled-out nodes.
+) -> Calibration:
+    """What int8 layers need to know of every value that they read or make. `graph` has spelled-out nodes.
 
     Raises CalibrationError: no batches, or values that aren't finite. FeedError: an input doesn't fit the network.
     """
@@ -47,12 +56,14 @@ def calibrate(
     if not singles:
         raise CalibrationError("calibration: no batches; int8 needs a few of real inputs")
     ranges: dict[str, Range] = {name: (0.0, 0.0) for name in names}
+    sums: dict[str, NDArray[Any]] = {name: np.zeros(graph.values[name].shape[1]) for name in names}
     for feeds in singles:
         for name, array in zip(names, session.run(None, feeds), strict=True):
             low, high = float(array.min()), float(array.max())
             if not np.isfinite((low, high)).all():
                 raise CalibrationError(f"calibration: {name} takes values that aren't finite")
             ranges[name] = (min(ranges[name][0], low), max(ranges[name][1], high))
+            sums[name] += array.mean(axis=tuple(i for i in range(array.ndim) if i != 1), dtype=np.float64)
     if method != "min-max":
         counts = {name: np.zeros(BINS) for name in names}
         for feeds in singles:
@@ -60,7 +71,8 @@ def calibrate(
                 counts[name] += np.histogram(array, BINS, ranges[name] if ranges[name][1] > ranges[name][0] else (0, 1))[0]
         narrow = _percentile if method == "percentile" else _least_error
         ranges = {name: narrow(ranges[name], counts[name]) for name in names}
-    return joined(graph, {name: form_of(*ranges[name]) for name in names})
+    means = {name: (total / len(singles)).astype(np.float32) for name, total in sums.items()}
+    return Calibration(joined(graph, {name: form_of(*ranges[name]) for name in names}), means)
 
 
 def observed(graph: Graph) -> list[str]:
@@ -69,14 +81,17 @@ def observed(graph: Graph) -> list[str]:
     for node in graph.nodes:
         if (node.op in ("conv", "gemm") and why_not(node, graph, 4) is None) or node.op in FOLLOWERS:
             names |= dict.fromkeys((*node.inputs, *node.outputs))
-    return [name for name in names if graph.values[name].dtype == "float32"]
+    return [name for name in names if graph.values[name].dtype == "float32" and len(graph.values[name].shape) in (2, 4)]
 
 
 def form_of(low: float, high: float) -> Format:
     """uint8 over a range that is widened to contain 0, which is exact."""
     low, high = min(low, 0.0), max(high, 0.0)
-    scale = float(np.float32((high - low) / (STEPS - 1))) or 1.0
-    return Format(4, scale, int(np.clip(round(-low / scale), 0, STEPS - 1)))
+    if low == high:
+        return Format(4)
+    zero = int(np.clip(round(-low * (STEPS - 1) / (high - low)), low < 0, STEPS - 1 - (high > 0)))
+    scale = max(-low / max(zero, 1), high / max(STEPS - 1 - zero, 1))  # both ends are reached, one of them exactly
+    return Format(4, float(np.float32(scale)), zero)
 
 
 def range_of(form: Format) -> Range:

@@ -5,6 +5,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from prunus.compiler.calibrate import METHODS, calibrate, checked, joined
 from prunus.compiler.mixed import layers_to_keep
 from prunus.compiler.precision import PACKS, lower
@@ -50,6 +53,7 @@ class Lowering:
     threads: int
     progress: Callable[[str], None] | None = None
     formats: Mapping[str, Format] | None = None
+    means: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     keep: Mapping[str, str] = field(default_factory=dict)
 
     def apply(self, graph: Graph) -> tuple[Graph, Mapping[str, str]]:
@@ -68,7 +72,7 @@ class Lowering:
             return graph, reasons
         if self.formats is None:
             self._prepare(graph)
-        lowered = lower(graph, wish.precision, self.formats or {}, self.keep)
+        lowered = lower(graph, wish.precision, self.formats or {}, self.keep, self.means)
         self._say({name: reason for name, reason in lowered.refused.items() if name not in self.keep})
         return lowered.graph, lowered.refused
 
@@ -77,7 +81,7 @@ class Lowering:
         batches = [] if wish.calibration is None else list(wish.calibration)
         if wish.precision == "int8" and batches:
             found = calibrate(graph, batches, wish.method, self.isa, self.code, self.threads)
-            known = {**found, **known}
+            known, self.means = {**found.formats, **known}, found.means
         elif wish.precision == "int8" and wish.calibration is not None:
             raise CalibrationError("calibration: no batches; int8 needs a few of real inputs")
         elif wish.precision == "int8" and not known:
@@ -89,8 +93,9 @@ class Lowering:
         if wish.budget is not None:
             samples = list(checked(graph, batches))[:SAMPLES]
             self.keep = layers_to_keep(
-                graph, wish.precision, known, samples, wish.budget, self.isa, self.code, self.threads, self.progress
-            )
+                graph, wish.precision, known, self.means, samples, wish.budget, self.isa, self.code, self.threads,
+                self.progress,
+            )  # fmt: skip
 
     def _say(self, reasons: Mapping[str, str]) -> None:
         """Warn of layers that stay in fp32, or refuse them."""

@@ -19,7 +19,8 @@ REASON = "the error budget asks for it"
 
 
 def layers_to_keep(
-    graph: Graph, precision: str, formats: Mapping[str, Format], batches: Sequence[Mapping[str, NDArray[Any]]],
+    graph: Graph, precision: str, formats: Mapping[str, Format], means: Mapping[str, NDArray[np.float32]],
+    batches: Sequence[Mapping[str, NDArray[Any]]],
     budget: float, isa: Isa, code: bytes, threads: int, progress: Callable[[str], None] | None = None,
 ) -> dict[str, str]:  # fmt: skip
     """Layers that stay float32, each with the reason, so that the error on `batches` is at most `budget`.
@@ -37,7 +38,7 @@ def layers_to_keep(
     exact = outputs(graph)
 
     def error(keep: Mapping[str, str]) -> float:
-        return relative_error(outputs(lower(graph, precision, formats, keep).graph), exact)
+        return relative_error(outputs(lower(graph, precision, formats, keep, means).graph), exact)
 
     if error({}) <= budget:
         return {}

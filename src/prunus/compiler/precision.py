@@ -26,11 +26,18 @@ class Lowered:
     refused: Mapping[str, str]
 
 
-def lower(graph: Graph, precision: str, formats: Mapping[str, Format], keep: Mapping[str, str] | None = None) -> Lowered:
+def lower(
+    graph: Graph, precision: str, formats: Mapping[str, Format], keep: Mapping[str, str] | None = None,
+    means: Mapping[str, words.Floats] | None = None,
+) -> Lowered:  # fmt: skip
     """The graph in `precision`, of spelled-out nodes. `formats` are those of values, in int8; layers in `keep` stay
-    float32 for the reason given there."""
+    float32 for the reason given there.
+
+    `means`, float32[c], of values: what rounding the weights does to the mean of a layer's output is then taken back in
+    its bias (bias correction: Nagel et al., "Data-Free Quantization", ICCV 2019, section 4.2, here with measured means).
+    """
     pack = PACKS[precision]
-    state = _State(graph, pack, formats if pack == 4 else _everything(graph))
+    state = _State(graph, pack, formats if pack == 4 else _everything(graph), means or {})
     refused: dict[str, str] = {}
     for node in graph.nodes:
         if node.op in ("conv", "gemm"):
@@ -72,8 +79,10 @@ def _everything(graph: Graph) -> dict[str, Format]:
 class _State:
     """Nodes made so far, and under which name each value is there packed and as float32."""
 
-    def __init__(self, graph: Graph, pack: int, formats: Mapping[str, Format]) -> None:
-        self.graph, self.pack, self.formats = graph, pack, formats
+    def __init__(
+        self, graph: Graph, pack: int, formats: Mapping[str, Format], means: Mapping[str, words.Floats]
+    ) -> None:
+        self.graph, self.pack, self.formats, self.means = graph, pack, formats, means
         self.nodes: list[Node] = []
         self.values = dict(graph.values)
         self.constants, self.scales = dict(graph.constants), dict(graph.scales)
@@ -109,17 +118,31 @@ class _State:
             self.constants[name] = words.from_bf16(words.bf16_bits(matrix)).reshape(weight.shape)
         else:
             scales = _scales(matrix, self.scales.get(key))
-            steps = words.quantised(matrix, scales).astype(np.float32)
+            positions = int(np.prod(weight.shape[2:]))
+            steps = words.quantised(matrix, scales, positions).astype(np.float32)
             self.constants[name] = (steps * scales[:, None]).reshape(weight.shape)
             self.scales[name] = scales
+        attrs = {**node.attrs, "weight": name}
+        if node.inputs[0] in self.means:
+            attrs["bias"] = f"{node.name}.corrected"
+            self.constants[attrs["bias"]] = self._corrected(node, weight - self.constants[name])
         inputs = tuple(self.as_packed(value) for value in node.inputs)
         out = node.outputs[0]
-        node = replace(node, attrs={**node.attrs, "weight": name}, inputs=inputs)
+        node = replace(node, attrs=attrs, inputs=inputs)
         if out not in self.formats or (node.op == "gemm" and out in self.graph.outputs):
             self.nodes.append(node)
             self.reals[out] = out
         else:
             self.nodes.append(replace(node, outputs=(self._make_packed(out),)))
+
+    def _corrected(self, node: Node, lost: words.Floats) -> words.Floats:
+        """The bias, and the mean of what rounding took from the weights times the mean of the input's channels."""
+        mean = self.means[node.inputs[0]].astype(np.float64)
+        groups = int(node.attrs.get("group", 1))
+        per_channel = lost.reshape(len(lost), len(mean) // groups, -1).sum(axis=2, dtype=np.float64)
+        own = np.repeat(mean.reshape(groups, -1), len(lost) // groups, axis=0)
+        bias = 0 if node.attrs["bias"] is None else self.constants[node.attrs["bias"]]
+        return np.asarray(bias + (per_channel * own).sum(axis=1), np.float32)
 
     def can_follow(self, node: Node) -> bool:
         """Everything the node reads is packed, in one format, and stays whole words."""

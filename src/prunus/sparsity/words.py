@@ -21,9 +21,21 @@ def row_scales(matrix: Floats) -> Floats:
     return np.where(largest > 0, largest / MOST, 1).astype(np.float32)
 
 
-def quantised(matrix: Floats, scales: Floats) -> NDArray[np.int8]:
-    """int8[m, k] of float32[m, k] by steps[m]; zeros stay zeros."""
-    steps = np.rint(matrix / scales[:, None])
+def quantised(matrix: Floats, scales: Floats, positions: int = 1) -> NDArray[np.int8]:
+    """int8[m, k] of float32[m, k] by steps[m]; zeros stay zeros.
+
+    Neighbouring `positions` columns are one kernel over pixels, which are much alike where they are neighbours: weights
+    are rounded so that the kernel's sum errs by at most half a step, the ones nearest to the middle the other way.
+    """
+    exact = matrix / scales[:, None]
+    steps = np.rint(exact)
+    if positions > 1:
+        error = (exact - steps).reshape(-1, positions)
+        missing = np.rint(error.sum(axis=1, keepdims=True))
+        gain = np.where(matrix.reshape(-1, positions) != 0, error * np.sign(missing), -np.inf)
+        rank = np.argsort(np.argsort(-gain, axis=1, kind="stable"), axis=1, kind="stable")
+        other = (rank < np.abs(missing)) & (gain > 0)
+        steps += np.where(other, np.sign(missing), 0).reshape(steps.shape)
     return np.asarray(np.clip(steps, -MOST, MOST), np.int8)
 
 
