@@ -43,7 +43,7 @@ def packed_weights(node: Node, graph: Graph, isa: Isa) -> Packed | None:
         )
         return Packed(form.pack, lone, np.empty(0, np.int64), 0, True)
     out = graph.values[node.outputs[0]].shape
-    rows = form.pack if node.op == "conv" and out[2] * out[3] > 1 else 1
+    rows = form.pack if node.op == "conv" and out[2] * out[3] > 1 else 1  # pixels are made in whole words
     made = words.words(values, channels, rows=rows)
     narrow = made.shape[1]
     source = np.arange(narrow)

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from prunus.graph.ir import Format, Graph, Node, Value
+from prunus.compiler.packing import is_depthwise
+from prunus.graph.ir import Format, Graph, Node, Value, consumers
 from prunus.sparsity import words
 
 MOST_STEPS = 2.0**30  # of a sum in steps of the output: the epilogue rounds in int32
@@ -83,6 +84,7 @@ class _State:
         self, graph: Graph, pack: int, formats: Mapping[str, Format], means: Mapping[str, words.Floats]
     ) -> None:
         self.graph, self.pack, self.formats, self.means = graph, pack, formats, means
+        self.readers = consumers(graph)
         self.nodes: list[Node] = []
         self.values = dict(graph.values)
         self.constants, self.scales = dict(graph.constants), dict(graph.scales)
@@ -91,13 +93,19 @@ class _State:
 
     def lacks(self, node: Node) -> str | None:
         """Why a layer has no formats to work with; None when it has."""
-        out = () if node.op == "gemm" else node.outputs
+        out = () if self.makes_real(node) else node.outputs
         for name in (*node.inputs, *out):
             if name not in self.formats:
                 return f"no range of {name} is known"
-        if self.pack == 4 and node.outputs[0] in self.formats and self._largest(node) > MOST_STEPS:
+        if self.pack == 4 and out and self._largest(node) > MOST_STEPS:
             return f"the range of {node.outputs[0]} is too narrow for what may be summed up"
         return None
+
+    def makes_real(self, node: Node) -> bool:
+        """Nothing that reads the layer's output could read it packed: it is made as float32, and loses nothing."""
+        if is_depthwise(node, self.graph):
+            return False
+        return not any(reader.op in ("conv", "gemm", *FOLLOWERS) for reader in self.readers[node.outputs[0]])
 
     def _largest(self, node: Node) -> float:
         """The largest sum that there can be before the activation, in steps of the output."""
@@ -110,7 +118,7 @@ class _State:
 
     def layer(self, node: Node) -> None:
         """A layer over packed channels, with its weights rounded; a gemm without a known range makes float32."""
-        key = node.attrs["weight"]
+        key, real = node.attrs["weight"], self.makes_real(node)
         weight = self.constants[key]
         matrix = weight.reshape(len(weight), -1)
         name = f"{node.name}.rounded"
@@ -129,7 +137,7 @@ class _State:
         inputs = tuple(self.as_packed(value) for value in node.inputs)
         out = node.outputs[0]
         node = replace(node, attrs=attrs, inputs=inputs)
-        if out not in self.formats or (node.op == "gemm" and out in self.graph.outputs):
+        if real:
             self.nodes.append(node)
             self.reals[out] = out
         else:

@@ -34,7 +34,7 @@ RECORDS: Final[dict[str, tuple[str, ...]]] = {
     "conv": (
         "images", "x", "x_batch", "out", "out_batch", "plane", "residual", "residual_batch", "residual_plane",
         *_GROUPS, *_EPILOGUE, "mask", "vectors", "tile", "tiles_per_task", "pixels_outer", "rows", "sums_in_out",
-        *_PACKED,
+        *_PACKED, "out_real",
     ),
     # row groups with the rows as lanes, one vector of inputs per image; see kernels/c/gemv.h
     "gemv": (

@@ -28,7 +28,8 @@ typedef struct {
   float residual_scale, post_scale, post_shift;
   int32_t low, high;  // words of the least and largest bytes
   int32_t pad;        // the word of padding
-  int32_t out_real;  // fully connected: the output is float32
+  int32_t out_real;   // the output is float32, of `rows` rows
+  int64_t rows;
 } prunus_tile;
 
 typedef void prunus_group_kernel(const prunus_tile *t, const int32_t *groups, int64_t n_groups);

@@ -38,6 +38,7 @@ static void conv_task(void *context, int64_t task, int thread) {
   t.plane = r[CONV_PLANE], t.residual_plane = r[CONV_RESIDUAL_PLANE], t.scratch_pitch = v * VL;
   t.scratch = s->scratch + thread * s->scratch_elements;
   READ_PACKED(t, s, r, CONV);
+  t.out_real = (int32_t)r[CONV_OUT_REAL], t.rows = r[CONV_ROWS];
   const float *x = at(s, r[CONV_X]) + image * r[CONV_X_BATCH];
   float *out = at(s, r[CONV_OUT]) + image * r[CONV_OUT_BATCH], *residual = at(s, r[CONV_RESIDUAL]);
   const int32_t *mask = (const int32_t *)at(s, r[CONV_MASK]);

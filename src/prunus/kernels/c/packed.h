@@ -98,6 +98,28 @@ INLINE vi padded(const prunus_tile *t, int64_t at, vi word) {
     }                                                                                                              \
   }
 
+// float32 planes of the sums, for readers that aren't packed: `channels` rows, at one vector.
+__attribute__((noinline)) static void finish_real(const prunus_tile *t, int32_t row, int64_t at, int channels, const vf *sums) {
+  for (int i = 0; i < channels && row + i < t->rows; i++) {
+    vf a = sums[i] * splat(t->scale ? t->scale[row + i] : 1.0f) + splat(t->bias[row + i]);
+    if (t->residual) {
+      const vi other = load_int((const int32_t *)t->residual + row / channels * t->residual_plane + at);
+      a += channels == PAIRS ? (i ? high_half(other) : low_half(other))
+                             : __builtin_convertvector(byte_of(other, i), vf) * splat(t->residual_scale);
+    }
+    if (t->activation) a = apply_activation(t, row + i, a);
+    if (t->mask) a = (vf)((vi)a & load_int(t->mask + at));
+    store(t->out + (row + i) * t->plane + at, a);
+  }
+}
+
+#define FINISH_REAL(t, row, CHANNELS, V, SUMS)                                                                     \
+  for (int v = 0; v < V; v++) {                                                                                    \
+    vf real[CHANNELS];                                                                                             \
+    UNROLL for (int i = 0; i < CHANNELS; i++) real[i] = __builtin_convertvector(SUMS(i, v), vf);                   \
+    finish_real(t, row, v * VL, CHANNELS, real);                                                                   \
+  }
+
 #define PRUNUS_PACKED(CHANNELS, R, V, SUM, DOT, FINISH, NAME)                                          \
   static void NAME(const prunus_tile *t, const int32_t *group, int64_t n_groups) {                     \
     for (const int32_t *end = group + n_groups * (GROUP_HEAD + R); group < end; group += GROUP_HEAD + R) { \
@@ -120,7 +142,11 @@ INLINE vi padded(const prunus_tile *t, int64_t at, vi word) {
           AFTER(acc[r][V - 1]);                                                                        \
         }                                                                                              \
       }                                                                                                \
-      UNROLL for (int r = 0; r < R; r += CHANNELS) FINISH(t, rows[r], V, 0, PRUNUS_SUM)                \
+      if (t->out_real) {                                                                               \
+        UNROLL for (int r = 0; r < R; r += CHANNELS) FINISH_REAL(t, rows[r], CHANNELS, V, PRUNUS_SUM)  \
+      } else {                                                                                         \
+        UNROLL for (int r = 0; r < R; r += CHANNELS) FINISH(t, rows[r], V, 0, PRUNUS_SUM)              \
+      }                                                                                                \
     }                                                                                                  \
   }
 #define PRUNUS_SUM(i, v) acc[r + (i)][v]

@@ -100,7 +100,7 @@ def depthwise(draft: Draft, op: Op) -> None:
         x_plane=source.plane * len(source.phases), out=draft.at(op.outputs[0]), out_batch=out.batch, plane=out.plane,
         weights=draft.constant(f"{op.attrs['encoding']}.values"), offsets=draft.table(phase + shift), taps=phase.size,
         bias=draft.constant(op.attrs.get("bias")), mask=mask, vectors=vectors, **activation_fields(draft, op),
-        **residual_fields(draft, op), **packed_fields(draft, op),
+        **residual_fields(draft, op), **{k: v for k, v in packed_fields(draft, op).items() if k != "out_real"},
     )  # fmt: skip
 
 
@@ -272,7 +272,7 @@ def packed_fields(draft: Draft, op: Op) -> dict[str, Any]:
     numbers |= {key: made[key] * 0x01010101 for key in ("low", "high")}
     tensors = draft.program.tensors
     return {
-        "pack": tensors[op.inputs[0]].pack, "scale": draft.constant(made["scale"]), "pad": tensors[op.outputs[0]].pad,
+        "pack": tensors[op.inputs[0]].pack, "out_real": int(tensors[op.outputs[0]].pack == 1), "scale": draft.constant(made["scale"]), "pad": tensors[op.outputs[0]].pad,
         **numbers,
     }  # fmt: skip
 
@@ -284,8 +284,6 @@ def _gemv(draft: Draft, op: Op, base: Address, images: int, x_batch: int, window
     packed, o = draft.program.tensors[name].pack, encoding.shape[0]
     o = -(-o // packed)
     fields["residual"], fields["residual_batch"] = NOWHERE, o
-    if "epilogue" in op.attrs:
-        fields["out_real"] = int(packed == 1)
     if len(op.inputs) > 1:
         fields["residual"] = as_contiguous(draft, op.inputs[1])
     layout = draft.layout(name)
