@@ -123,8 +123,9 @@ def runners() -> list[Runner]:
         found.append(InProcess("x86-64-avx512 text on this CPU", wide_on_this_cpu()))
     emulator = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
     if emulator and "aarch64-neon" not in describe().targets:
-        isa = replace(isa_of("aarch64-neon"), triple="aarch64-linux-musl")
-        found.append(Program("aarch64-neon in qemu", isa, (emulator,), ("-static",), toolchain.find()))
+        for target, options in (("aarch64-neon", ()), ("aarch64-i8mm", ("-cpu", "max"))):
+            isa = replace(isa_of(target), triple="aarch64-linux-musl")
+            found.append(Program(f"{target} in qemu", isa, (emulator, *options), ("-static",), toolchain.find()))
     return found
 
 
