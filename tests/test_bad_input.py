@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 import prunus
 from prunus.cli.main import BAD_INPUT, DONE, run
 from prunus.errors import (
+    CalibrationError,
     FeedError,
     ModelError,
     OutputError,
@@ -192,7 +193,33 @@ MODELS: dict[str, Bad] = {
         lambda: GOOD, TargetError, ("lacks",),
         {"target": "aarch64-neon" if os.uname().machine != "aarch64" else "x86-64-avx2"},
     ),
-    "precision that isn't there yet": Bad(lambda: GOOD, UnsupportedError, ("'int8'", "fp32"), {"precision": "int8"}),
+    "unknown precision": Bad(lambda: GOOD, TargetError, ("'int4'", "int8"), {"precision": "int4"}),
+    "int8 without calibration": Bad(lambda: GOOD, CalibrationError, ("int8", "no calibration"), {"precision": "int8"}),
+    "no calibration batches": Bad(
+        lambda: GOOD, CalibrationError, ("no batches",), {"precision": "int8", "calibration": []}
+    ),
+    "calibration that isn't finite": Bad(
+        lambda: GOOD, CalibrationError, ("batch 0", "'x'", "NaN"),
+        {"precision": "int8", "calibration": [{"x": np.full((1, 3, 10, 9), np.nan, np.float32)}]},
+    ),
+    "calibration of another shape": Bad(
+        lambda: GOOD, FeedError, ("batch 1", "[1, 2, 10, 9]", "3, 10, 9"),
+        {
+            "precision": "int8",
+            "calibration": [{"x": np.ones((1, c, 10, 9), np.float32)} for c in (3, 2)],
+        },
+    ),
+    "calibration by another name": Bad(
+        lambda: GOOD, FeedError, ("batch 0", "'a'", "x"),
+        {"precision": "int8", "calibration": [{"a": np.ones((1, 3, 10, 9), np.float32)}]},
+    ),
+    "unknown calibration method": Bad(
+        lambda: GOOD, TargetError, ("'entropy'", "percentile"), {"precision": "int8", "calibration_method": "entropy"}
+    ),
+    "budget that is none": Bad(lambda: GOOD, TargetError, ("-1", "positive"), {"error_budget": -1.0}),
+    "budget without data": Bad(
+        lambda: GOOD, CalibrationError, ("0.1", "calibration"), {"precision": "bf16", "error_budget": 0.1}
+    ),
     "precision nobody knows": Bad(lambda: GOOD, PrunusError, ("'fp33'", "fp32"), {"precision": "fp33"}),
     "tune": Bad(lambda: GOOD, TargetError, ("'max'", "off", "fast", "full"), {"tune": "max"}),
     "fallback": Bad(lambda: GOOD, TargetError, ("'tvm'", "onnxruntime"), {"fallback": "tvm"}),
@@ -338,6 +365,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     data = Path("good.prunus").read_bytes()
     Path("short.prunus").write_bytes(data[: len(data) // 2])
     Path("altered.prunus").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    Path("nothing").mkdir()
+    (Path("nothing") / "readme.txt").write_text("no image")
+    np.savez("nan.npz", x=np.full((1, 3, 10, 9), np.nan, np.float32))
     Path("newer.prunus").write_bytes(data[:8] + b"\x63\0\0\0" + data[12:])
     for name in ("not ONNX", "opset too new", "NaN weight", "symbolic height", "operator that no engine knows"):
         Path(f"{name.replace(' ', '-')}.onnx").write_bytes(MODELS[name].make())
@@ -359,7 +389,10 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "compile operator-that-no-engine-knows.onnx": ("Warp", "relu1"),
     "compile --strict lrn.onnx": ("LRN", "lrn2"),
     "compile good.onnx --target pdp-11": ("pdp-11", "x86-64-avx2"),
-    "compile good.onnx --precision int8": ("int8", "fp32"),
+    "compile good.onnx --precision int8": ("int8", "--calibration"),
+    "compile good.onnx --precision int8 --calibration absent.npz": ("absent.npz", "no such"),
+    "compile good.onnx --precision int8 --calibration nan.npz": ("'x'", "NaN"),
+    "compile good.onnx --precision int8 --calibration nothing": ("nothing", "0 images"),
     "compile good.onnx --tune max": ("max", "fast"),
     "compile good.onnx --threads 0": ("--threads", "1"),
     "compile good.onnx --threads two": ("--threads", "integer"),
@@ -376,7 +409,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "run absent.prunus x.npy": ("absent.prunus",),
     "run short.prunus x.npy": ("short.prunus", "truncated"),
     "run altered.prunus x.npy": ("altered.prunus", "altered"),
-    "run newer.prunus x.npy": ("newer.prunus", "schema 99", "up to 1"),
+    "run newer.prunus x.npy": ("newer.prunus", "schema 99", "reads 2"),
     "run good.prunus absent.npy": ("absent.npy",),
     "run good.prunus text.npy": ("text.npy",),
     "run good.prunus double.npy": ("'x'", "float64", "float32"),
@@ -392,7 +425,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_line(command: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = {path: path.read_bytes() for path in folder.iterdir()}
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     options = ["--tune", "off"] if command.startswith("compile") and "--tune" not in command else []
     code = run([*command.split(), *options])
     out, err = capsys.readouterr()
@@ -403,7 +436,7 @@ def test_command_line(command: str, folder: Path, capsys: pytest.CaptureFixture[
     assert last[0].startswith("error: ") and "Traceback" not in err
     for fact in COMMANDS[command]:
         assert fact in last[0]
-    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
 def test_command_line_as_a_process(folder: Path) -> None:

@@ -5,6 +5,16 @@ import onnxruntime
 import pytest
 
 import prunus
+from prunus.compiler.compile import read_at_batch_1
+from prunus.compiler.precision import lower
+from prunus.compiler.translate import spell_out, translate
+from prunus.compiler.tune import Tuner
+from prunus.graph.load import load_model
+from prunus.kernels.isa import isa_of
+from prunus.kernels.library import kernel_library
+from prunus.runtime.artefact import pack
+from prunus.runtime.cpu import describe
+from prunus.runtime.session import Session
 from tests.real import networks
 
 BOUND = 1e-4  # of the largest output
@@ -48,6 +58,35 @@ def test_same_answers_pruned(name: str, scheme: str) -> None:
     got, wanted = both(pruned, {"x": np.ascontiguousarray(x[:8], np.float32)})
     assert difference(got, wanted) <= BOUND
     assert (got.argmax(1) == wanted.argmax(1)).all()
+
+
+def in_precision(model: bytes, precision: str, calibration: list[dict[str, np.ndarray]]) -> Session:
+    """bf16 by whichever kernels run here, in the rounding of bfloat16."""
+    if precision == "int8":
+        return prunus.compile(model, precision="int8", calibration=calibration, tune="off")
+    isa = isa_of(describe().best_target or "x86-64")
+    graph = spell_out(read_at_batch_1(load_model(model), None, False))
+    program, constants = pack(translate(lower(graph, "bf16", {}).graph, isa, Tuner(isa, 1, "off", None, str).decide))
+    return Session(program, kernel_library(isa), constants)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision, alike", [("bf16", 0.998), ("int8", 0.98)])
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "squeezenet"])
+def test_low_precision_keeps_answers(name: str, precision: str, alike: float) -> None:
+    """The same top-1 wherever fp32 is sure, and outputs that go together; bench/accuracy.py counts on labelled images."""
+    model, x = inputs(name)
+    x = np.ascontiguousarray(x[:64], np.float32)
+    low = in_precision(model, precision, [{"x": x[i : i + 1]} for i in range(0, len(x), 2)])
+    found, exact = (
+        s.run(None, {"x": x})[0].reshape(len(x), -1).astype(np.float64)
+        for s in (low, prunus.compile(model, tune="off"))
+    )
+    assert np.corrcoef(found.ravel(), exact.ravel())[0, 1] > alike
+    odds = np.exp(exact - exact.max(1, keepdims=True))
+    sure = odds.max(1) / odds.sum(1) > 0.5
+    assert sure.sum() >= 4
+    assert (found.argmax(1) == exact.argmax(1))[sure].all()
 
 
 @pytest.mark.slow

@@ -2,18 +2,24 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from numpy.typing import NDArray
 
+from prunus.cli.calibration import read_calibration
+from prunus.cli.images import Scaling, parse_scaling
 from prunus.cli.layers import explain_table
 from prunus.cli.options import (
+    Bgr,
     Cc,
     InputShape,
     Json,
+    Mean,
     OnnxModel,
     Precision,
     Quiet,
+    Std,
     Strict,
     Target,
     Threads,
@@ -34,6 +40,20 @@ def compile(
     ] = None,
     target: Target = None,
     precision: Precision = "fp32",
+    calibration: Annotated[
+        Path | None,
+        typer.Option("--calibration", help="int8: npz by input name, npy, or folder of images: a few batches."),
+    ] = None,
+    calibration_method: Annotated[
+        str, typer.Option("--calibration-method", help="Ranges by: mse, percentile, min-max.")
+    ] = "mse",
+    error_budget: Annotated[
+        float | None,
+        typer.Option("--error-budget", help="Keep layers in fp32 until the relative error of the outputs is below it."),
+    ] = None,
+    mean: Mean = "0",
+    std: Std = "255",
+    bgr: Bgr = False,
     threads: Threads = None,
     input_shape: InputShape = None,
     tune: Tune = "fast",
@@ -55,12 +75,17 @@ def compile(
     printer = Printer(quiet, json)
     output = output or model.with_suffix(".prunus")
     shapes = parse_shapes(input_shape)
+    scaling = parse_scaling(mean, std, bgr)
+    feeds = None if calibration is None else calibration_of(model, calibration, shapes or {}, scaling)
     start = time.perf_counter()
     with printer.progress("compile") as step:
         session = compile_model(
             model,
             target=target,
             precision=precision,
+            calibration=feeds,
+            calibration_method=calibration_method,
+            error_budget=error_budget,
             threads=threads,
             input_shapes=shapes,
             tune=tune,
@@ -79,3 +104,13 @@ def compile(
     n_bytes = output.stat().st_size
     printer.line(f"{output}: {len(layers)} operators, {megabytes(n_bytes)} MB, compiled in {spent_s:.1f} s")
     printer.write_json({"output": str(output), "bytes": n_bytes, "compile_s": spent_s, "layers": layers})
+
+
+def calibration_of(
+    model: Path, path: Path, shapes: dict[str, tuple[int, ...]], how: Scaling
+) -> list[dict[str, NDArray[Any]]]:
+    """Batches for the inputs of an ONNX file."""
+    from prunus.benchmark.feeds import onnx_inputs, resolve_shapes
+
+    ports = onnx_inputs(model)
+    return read_calibration(path, ports, resolve_shapes(ports, shapes, model=str(model)), how)

@@ -22,11 +22,14 @@ Target = Annotated[
     str | None,
     typer.Option("--target", help="What to compile for, as x86-64-avx2. Default: this CPU."),
 ]
-Precision = Annotated[str, typer.Option("--precision", help="fp32.")]
+Precision = Annotated[str, typer.Option("--precision", help="fp32, bf16, int8.")]
+Mean = Annotated[str, typer.Option("--mean", help="Images: value = (pixel 0..255 - mean) / std.")]
+Std = Annotated[str, typer.Option("--std", help="One number, or one per channel.")]
+Bgr = Annotated[bool, typer.Option("--bgr", help="Images: blue first.")]
 Tune = Annotated[str, typer.Option("--tune", help="How long to measure kernel variants: off, fast, full.")]
 Strict = Annotated[
     bool,
-    typer.Option("--strict", help="Refuse operators that would have to run in onnxruntime."),
+    typer.Option("--strict", help="Refuse operators that would have to run in onnxruntime, and layers that the precision can't have."),
 ]
 Cc = Annotated[
     str | None,

@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 from prunus.cli.images import parse_scaling
 from prunus.cli.inputs import read_feeds
 from prunus.cli.options import (
+    Bgr,
     Cc,
     InputShape,
     Json,
+    Mean,
     Model,
     Quiet,
+    Std,
     Strict,
     Threads,
     Tune,
@@ -43,9 +46,9 @@ def run(
         Path | None,
         typer.Option("-o", "--output", help="npz (all outputs by name) or npy (the only one)."),
     ] = None,
-    mean: Annotated[str, typer.Option("--mean", help="Images: value = (pixel 0..255 - mean) / std.")] = "0",
-    std: Annotated[str, typer.Option("--std", help="One number, or one per channel.")] = "255",
-    bgr: Annotated[bool, typer.Option("--bgr", help="Images: blue first.")] = False,
+    mean: Mean = "0",
+    std: Std = "255",
+    bgr: Bgr = False,
     threads: Threads = None,
     input_shape: InputShape = None,
     tune: Tune = "off",

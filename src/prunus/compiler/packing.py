@@ -41,7 +41,7 @@ def packed_weights(node: Node, graph: Graph, isa: Isa) -> Packed | None:
         lone: NDArray[Any] = (
             words.lone_pairs(values, len(weight)) if values.dtype == np.uint16 else words.lone_quads(values, len(weight))
         )
-        return Packed(form.pack, lone, np.empty(0, np.int64), 0, True)
+        return Packed(form.pack, lone.reshape(len(lone), -1), np.empty(0, np.int64), 0, True)
     out = graph.values[node.outputs[0]].shape
     rows = form.pack if node.op == "conv" and out[2] * out[3] > 1 else 1  # pixels are made in whole words
     made = words.words(values, channels, rows=rows)

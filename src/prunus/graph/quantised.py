@@ -12,10 +12,11 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from prunus.graph.ir import Format, Graph, Node
+from prunus.graph.ir import Activation, Format, Graph, Node, producers
 from prunus.graph.onnx_node import Conversion, static_shape
 from prunus.sparsity.refusal import Refusal
 
+MAY_BE_NEGATIVE = ("conv", "conv_transpose", "gemm", "binary", "scale_shift")
 KEY = "prunus.scales"  # of a model's meta: name of a constant -> its steps
 
 
@@ -113,17 +114,27 @@ def _constant(node: ir.Node, index: int) -> NDArray[Any] | None:
 
 
 def lift_formats(graph: Graph) -> Graph:
-    """No value is rounded any more: `formats` says how those were that had been."""
+    """No value is rounded any more: `formats` says how those were that had been.
+
+    What makes such files drops a ReLU where clipping to a range from 0 on does the same: it comes back.
+    """
     formats = dict(graph.formats)
     names: dict[str, str] = {}
+    made = producers(graph)
     nodes = []
     for node in graph.nodes:
         inputs = tuple(names.get(name, name) for name in node.inputs)
         if node.op == "pack":
             form = graph.values[node.outputs[0]].format
             assert form is not None
-            formats.setdefault(inputs[0], form)
-            names[node.outputs[0]] = inputs[0]
+            source = made.get(inputs[0])
+            if form.zero == 0 and source is not None and source.op in MAY_BE_NEGATIVE:
+                attrs = {"activation": Activation("clip", (0.0, 255 * form.scale)), "slope": None}
+                nodes.append(Node("activation", node.name, inputs, node.outputs, attrs))
+                formats[node.outputs[0]] = form
+            else:
+                formats.setdefault(inputs[0], form)
+                names[node.outputs[0]] = inputs[0]
         elif node.op == "unpack" and node.outputs[0] in graph.outputs:
             nodes.append(Node("identity", node.name, inputs, node.outputs))
         elif node.op == "unpack":
@@ -131,5 +142,5 @@ def lift_formats(graph: Graph) -> Graph:
         else:
             nodes.append(replace(node, inputs=inputs))
     used = {name for node in nodes for name in (*node.inputs, *node.outputs)} | {*graph.inputs, *graph.outputs}
-    values = {name: value for name, value in graph.values.items() if name in used}
+    values = {name: replace(value, format=None) for name, value in graph.values.items() if name in used}
     return replace(graph, nodes=tuple(nodes), values=values, formats=formats)
