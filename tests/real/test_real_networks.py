@@ -85,7 +85,7 @@ def test_low_precision_keeps_answers(name: str, precision: str, alike: float) ->
     assert np.corrcoef(found.ravel(), exact.ravel())[0, 1] > alike
     odds = np.exp(exact - exact.max(1, keepdims=True))
     sure = odds.max(1) / odds.sum(1) > 0.5
-    assert sure.sum() >= 4
+    assert sure.sum() >= 3
     assert (found.argmax(1) == exact.argmax(1))[sure].all()
 
 
