@@ -54,8 +54,8 @@ class Net:
         return name
 
     def conv(
-        self, x: str, filters: int, kernel: tuple[int, int] = (1, 1), stride: int = 1, pads: Any = None, groups: int = 1,
-        act: Any = None, residual: str | None = None, zero: int = 90, scale: float = 4.0, **more: Any,
+        self, x: str, filters: int, kernel: tuple[int, int] = (1, 1), stride: int = 1, pads: Any = None,
+        groups: int = 1, act: Any = None, residual: str | None = None, zero: int = 90, scale: float = 4.0, **more: Any,
     ) -> str:  # fmt: skip
         n, c, h, w = self.values[x].shape
         pads = pads or (kernel[0] // 2, kernel[1] // 2) * 2
@@ -78,8 +78,8 @@ class Net:
 
     def graph(self, *outputs: str) -> Graph:
         graph = Graph(
-            "net", ("x",), outputs or (self.nodes[-1].outputs[0],), tuple(self.nodes), self.values, self.constants, True,
-            scales=self.scales,
+            "net", ("x",), outputs or (self.nodes[-1].outputs[0],), tuple(self.nodes), self.values, self.constants,
+            True, scales=self.scales,
         )  # fmt: skip
         return spell_out(graph)
 

@@ -74,7 +74,7 @@ def in_precision(model: bytes, precision: str, calibration: list[dict[str, np.nd
 @pytest.mark.parametrize("precision, alike", [("bf16", 0.998), ("int8", 0.98)])
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "squeezenet"])
 def test_low_precision_keeps_answers(name: str, precision: str, alike: float) -> None:
-    """The same top-1 wherever fp32 is sure, and outputs that go together; bench/accuracy.py counts on labelled images."""
+    """The same top-1 wherever fp32 is sure, and outputs that go together; bench/accuracy.py counts on many images."""
     model, x = inputs(name)
     x = np.ascontiguousarray(x[:64], np.float32)
     low = in_precision(model, precision, [{"x": x[i : i + 1]} for i in range(0, len(x), 2)])

@@ -29,7 +29,10 @@ Bgr = Annotated[bool, typer.Option("--bgr", help="Images: blue first.")]
 Tune = Annotated[str, typer.Option("--tune", help="How long to measure kernel variants: off, fast, full.")]
 Strict = Annotated[
     bool,
-    typer.Option("--strict", help="Refuse operators that would have to run in onnxruntime, and layers that the precision can't have."),
+    typer.Option(
+        "--strict",
+        help="Refuse operators that would have to run in onnxruntime, and layers that the precision can't have.",
+    ),
 ]
 Cc = Annotated[
     str | None,

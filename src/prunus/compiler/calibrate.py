@@ -39,9 +39,7 @@ class Calibration:
     means: Mapping[str, Floats] = field(default_factory=dict)
 
 
-def calibrate(
-    graph: Graph, batches: Iterable[Feeds], method: str, isa: Isa, code: bytes, threads: int
-) -> Calibration:
+def calibrate(graph: Graph, batches: Iterable[Feeds], method: str, isa: Isa, code: bytes, threads: int) -> Calibration:
     """What int8 layers need to know of every value that they read or make. `graph` has spelled-out nodes.
 
     Raises CalibrationError: no batches, or values that aren't finite. FeedError: an input doesn't fit the network.
@@ -55,7 +53,7 @@ def calibrate(
     singles = list(checked(graph, batches))
     if not singles:
         raise CalibrationError("calibration: no batches; int8 needs a few of real inputs")
-    ranges: dict[str, Range] = {name: (0.0, 0.0) for name in names}
+    ranges: dict[str, Range] = dict.fromkeys(names, (0.0, 0.0))
     sums: dict[str, NDArray[Any]] = {name: np.zeros(graph.values[name].shape[1]) for name in names}
     for feeds in singles:
         for name, array in zip(names, session.run(None, feeds), strict=True):
@@ -68,7 +66,9 @@ def calibrate(
         counts = {name: np.zeros(BINS) for name in names}
         for feeds in singles:
             for name, array in zip(names, session.run(None, feeds), strict=True):
-                counts[name] += np.histogram(array, BINS, ranges[name] if ranges[name][1] > ranges[name][0] else (0, 1))[0]
+                counts[name] += np.histogram(
+                    array, BINS, ranges[name] if ranges[name][1] > ranges[name][0] else (0, 1)
+                )[0]
         narrow = _percentile if method == "percentile" else _least_error
         ranges = {name: narrow(ranges[name], counts[name]) for name in names}
     means = {name: (total / len(singles)).astype(np.float32) for name, total in sums.items()}
@@ -115,7 +115,7 @@ def joined(graph: Graph, formats: Mapping[str, Format]) -> dict[str, Format]:
     groups: dict[str, list[str]] = {}
     for name in graph.values:
         groups.setdefault(root(name), []).append(name)
-    made = {}
+    made: dict[str, Format] = {}
     for members in groups.values():
         known = {formats[name] for name in members if name in formats}
         if not known:
@@ -151,10 +151,14 @@ def checked(graph: Graph, batches: Iterable[Feeds]) -> Iterable[dict[str, NDArra
         if len(sizes) > 1:
             raise FeedError(f"{where}: inputs of different batch sizes: {sorted(sizes)}")
         for i in range(1 if graph.batch else max(sizes)):
-            yield arrays if graph.batch else {
-                name: array[i * graph.values[name].shape[0] : (i + 1) * graph.values[name].shape[0]]
-                for name, array in arrays.items()
-            }
+            yield (
+                arrays
+                if graph.batch
+                else {
+                    name: array[i * graph.values[name].shape[0] : (i + 1) * graph.values[name].shape[0]]
+                    for name, array in arrays.items()
+                }
+            )
 
 
 def _percentile(whole: Range, counts: NDArray[np.float64]) -> Range:

@@ -120,9 +120,7 @@ def check_fixed_dimensions(proto: onnx.ModelProto, given: Shapes, fed: Shapes) -
             raise FeedError(f"input {port.name!r}: shape {list(found)}, expected {expected}")
 
 
-def read_at_batch_1(
-    proto: onnx.ModelProto, shapes: Shapes | None, fallback: bool, *, keep_steps: bool = True
-) -> Graph:
+def read_at_batch_1(proto: onnx.ModelProto, shapes: Shapes | None, fallback: bool, *, keep_steps: bool = True) -> Graph:
     """The graph; where the batch may change it is read at batch 1, for plans scale it. `keep_steps`: as `read`."""
     graph = read(proto, shapes, fallback, keep_steps=keep_steps)
     if graph.batch and shapes:

@@ -1,4 +1,4 @@
-"""What `compile` was asked for in precision, and how a graph gets there: ranges, budget, and what is said of the rest."""
+"""What `compile` was asked for in precision, and how a graph gets there: ranges, budget, what is said of the rest."""
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -86,8 +86,8 @@ class Lowering:
             raise CalibrationError("calibration: no batches; int8 needs a few of real inputs")
         elif wish.precision == "int8" and not known:
             raise CalibrationError(
-                "precision 'int8': no calibration data, and the model holds no ranges: give a few batches of real inputs "
-                "(calibration=[{...}] or --calibration FILE)"
+                "precision 'int8': no calibration data, and the model holds no ranges: give a few batches of real "
+                "inputs (calibration=[{...}] or --calibration FILE)"
             )
         self.formats = known
         if wish.budget is not None:

@@ -34,12 +34,14 @@ def packed_weights(node: Node, graph: Graph, isa: Isa) -> Packed | None:
     weight = graph.constants[node.attrs["weight"]]
     matrix = np.ascontiguousarray(weight.reshape(len(weight), -1))
     scales = graph.scales.get(node.attrs["weight"])
-    values = words.bf16_bits(matrix) if form.pack == 2 else words.quantised(matrix, _given(scales))
+    values: NDArray[Any] = words.bf16_bits(matrix) if form.pack == 2 else words.quantised(matrix, _given(scales))
     groups = int(node.attrs.get("group", 1))
     channels = graph.values[node.inputs[0]].shape[1] // groups
     if is_depthwise(node, graph):
         lone: NDArray[Any] = (
-            words.lone_pairs(values, len(weight)) if values.dtype == np.uint16 else words.lone_quads(values, len(weight))
+            words.lone_pairs(values, len(weight))
+            if values.dtype == np.uint16
+            else words.lone_quads(values, len(weight))
         )
         return Packed(form.pack, lone.reshape(len(lone), -1), np.empty(0, np.int64), 0, True)
     out = graph.values[node.outputs[0]].shape
@@ -67,7 +69,8 @@ def epilogue(node: Node, graph: Graph, scales: Floats | None) -> tuple[dict[str,
     """Attributes (epilogue, bias, slope, activation) of a layer with packed input, and the constants they name.
 
     With sums in steps of scale_x * scale_w: y = sum * scale[row] + bias[row] (+ residual * residual_scale), activated,
-    * post_scale + post_shift, rounded, clipped to low .. high. Where the activation only clips, all is in steps of the output.
+    * post_scale + post_shift, rounded, clipped to low .. high. Where the activation only clips, all is in steps of the
+    output.
     """
     name, x = node.name, graph.values[node.inputs[0]].format
     out = graph.values[node.outputs[0]]

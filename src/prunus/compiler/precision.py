@@ -35,7 +35,7 @@ def lower(
     float32 for the reason given there.
 
     `means`, float32[c], of values: what rounding the weights does to the mean of a layer's output is then taken back in
-    its bias (bias correction: Nagel et al., "Data-Free Quantization", ICCV 2019, section 4.2, here with measured means).
+    its bias (bias correction: Nagel et al., "Data-Free Quantization", ICCV 2019, section 4.2, with measured means).
     """
     pack = PACKS[precision]
     state = _State(graph, pack, formats if pack == 4 else _everything(graph), means or {})
@@ -210,9 +210,7 @@ class _State:
         used = {name for node in self.nodes for name in (*node.inputs, *node.outputs)}
         ports = {*self.graph.inputs, *self.graph.outputs}
         values: dict[str, Value] = {name: v for name, v in self.values.items() if name in used or name in ports}
-        return replace(
-            self.graph, nodes=tuple(self.nodes), values=values, constants=self.constants, scales=self.scales
-        )
+        return replace(self.graph, nodes=tuple(self.nodes), values=values, constants=self.constants, scales=self.scales)
 
 
 def _scales(matrix: words.Floats, known: words.Floats | None) -> words.Floats:

@@ -49,7 +49,7 @@ Decide = Callable[[Layer, Graph], Decision]
 
 
 def translate(graph: Graph, isa: Isa, decide: Decide, reasons: Mapping[str, str] | None = None) -> Program:
-    """The program of a graph for an ISA; `decide` chooses for each layer. `reasons`, by layer, of a precision other than
+    """The program of a graph for an ISA; `decide` chooses for each layer. `reasons`, by layer, of another precision than
     the one asked for join what `explain` says."""
     graph = spell_out(graph)
     used = _constants_used(graph)

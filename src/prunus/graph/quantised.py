@@ -37,7 +37,9 @@ def fold_constant_steps(model: ir.Model) -> None:
         along = [1] * stored.ndim
         if scale.size > 1:
             along[axis] = -1
-        steps = stored.astype(np.float32) - zero.astype(np.float32).reshape(along if zero.size > 1 else [1] * stored.ndim)
+        steps = stored.astype(np.float32) - zero.astype(np.float32).reshape(
+            along if zero.size > 1 else [1] * stored.ndim
+        )
         real = steps * scale.astype(np.float32).reshape(along if scale.size > 1 else [1] * stored.ndim)
         scales[str(out.name)] = scale.astype(np.float32).ravel()
         value = ir.Value(name=out.name, shape=ir.Shape(real.shape), type=ir.TensorType(ir.DataType.FLOAT))

@@ -21,7 +21,7 @@ _OUT = tuple(f"out_stride{i}" for i in _AXES)
 _IN = tuple(f"in_stride{i}" for i in _AXES)
 _OTHER = tuple(f"other_stride{i}" for i in _AXES)
 _EPILOGUE = ("bias", "slope", "activation", "p0", "p1")
-# packed channels: `scale` per row of sums; words of the least and largest bytes and of padding; floats. See kernels/c/packed.h
+# packed channels: `scale` per row of sums; words of least and largest bytes and of padding; see kernels/c/packed.h
 _PACKED = ("pack", "scale", "residual_scale", "post_scale", "post_shift", "low", "high", "pad")
 _GROUPS = ("weights", "offsets", "groups", "calls", "parts", "sections", "n_sections")
 # strips of tiles: `strip` in vectors; `pitch` of channels and `position` of tile positions in transformed input

@@ -88,11 +88,11 @@ def conv(draft: Draft, op: Op) -> None:
 
 def depthwise(draft: Draft, op: Op) -> None:
     """Convolution of each channel with one filter, over packed channels."""
-    x, out = draft.layout(op.inputs[0]), draft.layout(op.outputs[0])
+    out = draft.layout(op.outputs[0])
     source = input_planes(draft, op)
     phase = np.array([[source.phases[y, x_] * source.plane for x_ in source.xs.phases] for y in source.ys.phases])
     shift = np.array(source.ys.shifts)[:, None] * source.pitch + np.array(source.xs.shifts)[None, :]
-    n, planes, h, w = out.shape
+    n, planes = out.shape[:2]
     clear_margins(draft, op)
     mask, vectors = padding_mask(draft, out)
     draft.emit(
@@ -272,8 +272,8 @@ def packed_fields(draft: Draft, op: Op) -> dict[str, Any]:
     numbers |= {key: made[key] * 0x01010101 for key in ("low", "high")}
     tensors = draft.program.tensors
     return {
-        "pack": tensors[op.inputs[0]].pack, "out_real": int(tensors[op.outputs[0]].pack == 1), "scale": draft.constant(made["scale"]), "pad": tensors[op.outputs[0]].pad,
-        **numbers,
+        "pack": tensors[op.inputs[0]].pack, "out_real": int(tensors[op.outputs[0]].pack == 1),
+        "scale": draft.constant(made["scale"]), "pad": tensors[op.outputs[0]].pad, **numbers,
     }  # fmt: skip
 
 
