@@ -49,8 +49,8 @@ Decide = Callable[[Layer, Graph], Decision]
 
 
 def translate(graph: Graph, isa: Isa, decide: Decide, reasons: Mapping[str, str] | None = None) -> Program:
-    """The program of a graph for an ISA; `decide` chooses for each layer. `reasons`, by layer, of another precision than
-    the one asked for join what `explain` says."""
+    """The program of a graph for an ISA; `decide` chooses for each layer. `reasons`, by layer, of another precision
+    than the one asked for join what `explain` says."""
     graph = spell_out(graph)
     used = _constants_used(graph)
     constants: dict[str, NDArray[Any]] = {name: graph.constants[name] for name in used}

@@ -27,8 +27,9 @@ class Encoding:
 
     heights, counts, flags: int64[groups], rows and columns of each group and its flags. rows: int64[sum of heights].
     columns: int64[sum of counts of groups that aren't SHARED]. values: float32[sum of heights * counts], per group
-    [column][row]; int32 where the matrix is one of words (see `words.py`). parts: int64[parts + 1], first group of each
-    stretch of groups over one range of columns. sections: int64[sections + 1], first group of each, a subset of `parts`.
+    [column][row]; int32 where the matrix is one of words (see `words.py`). parts: int64[parts + 1], first group of
+    each stretch of groups over one range of columns. sections: int64[sections + 1], first group of each, a subset of
+    `parts`.
     """
 
     shape: tuple[int, int]
@@ -83,9 +84,9 @@ def encode_rows(
 
     Rows are reordered so that groups fill. `heights` must contain 1, or a divisor of all classes. A section closes at
     `section_values` values. With `chunk` > 0 the columns are cut at its multiples, a section's rows go through them one
-    after the other, so that a chunk of the input stays in cache, and `section_values` counts one chunk. With `union` > 1
-    that many neighbouring rows keep what any of them keeps, which pads with zeros and makes wide groups out of masks that
-    share little.
+    after the other, so that a chunk of the input stays in cache, and `section_values` counts one chunk. With `union` >
+    1 that many neighbouring rows keep what any of them keeps, which pads with zeros and makes wide groups out of masks
+    that share little.
     """
     matrix = np.ascontiguousarray(matrix)
     m, k = matrix.shape
