@@ -20,10 +20,11 @@ class Choice:
     `section` is in values for "rows", in rows for "blocks". A task is one section over `tiles_per_task` tiles;
     `pixels_outer` says whether all sections see one stretch of pixels before the next. For "winograd", F(2x2, 3x3),
     vectors are of 2x2 pixels, `section` is in rows, `tiles_per_task` in vectors (a strip), and the input is transformed
-    by each task for all sections (`pixels_outer`) or before all tasks. "channels" is one filter per packed channel.
+    by each task for all sections (`pixels_outer`) or before all tasks. "channels" is one filter per packed channel,
+    "depthwise" one per channel, square and small.
     """
 
-    encoding: Literal["rows", "blocks", "winograd", "channels"]
+    encoding: Literal["rows", "blocks", "winograd", "channels", "depthwise"]
     heights: tuple[int, ...]
     tile: int
     section: int
@@ -35,7 +36,7 @@ class Choice:
     columns_outer: bool = True
 
     def __str__(self) -> str:
-        if self.encoding == "channels":
+        if self.encoding in ("channels", "depthwise"):
             return "channel by channel"
         parts = [f"{self.encoding} {max(self.heights)}x{self.tile}"]
         parts += [f"block {self.block[0]}x{self.block[1]}"] if self.encoding == "blocks" else []
@@ -96,7 +97,7 @@ def join(parts: Sequence[Encoding], rows: Sequence[int], columns: Sequence[int],
 class LayerShape:
     """What candidates depend on beside the zeros. `vectors`: of pixels in the output, padding included; 0 for single
     vectors of inputs (fully connected). `tile_vectors`: of 2x2 pixels, where F(2x2, 3x3) applies, else 0. `pack`:
-    channels per word; `lone`: packed, one filter per channel."""
+    channels per word; `lone`: packed, one filter per channel. `small`: one filter per channel that "depthwise" computes."""
 
     m: int
     k: int
@@ -106,6 +107,7 @@ class LayerShape:
     tile_vectors: int = 0
     pack: int = 1
     lone: bool = False
+    small: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,7 @@ def examine(matrix: Values) -> Zeros:
     return Zeros(density, sharing, None)
 
 
+DEPTHWISE = Choice("depthwise", (1,), 1, 1, 1, False)
 CHANNELS = Choice("channels", (1,), 1, 1, 1, False)
 SECTION_VALUES = 60000  # of weights that stay in a second-level cache of 512 KB while pixels go by
 L1_VECTORS = 512  # of 32 bytes: half of a first-level cache of 32 KB
@@ -175,7 +178,8 @@ def _candidates(shape: LayerShape, zeros: Zeros, isa: Isa) -> list[Choice]:
         return _packed_choices(shape, zeros, isa)
     most = dict(isa.tiles)
     if shape.groups > 1 and shape.m == shape.groups:
-        return [_rows(shape, zeros, isa, (1,), tile) for tile in (6, 4, 8)]
+        ways = [_rows(shape, zeros, isa, (1,), tile) for tile in (6, 4, 8)]
+        return [DEPTHWISE, *ways] if shape.small else ways
     if zeros.block:
         return [*_block_choices(shape, zeros, zeros.block, isa), *_orders(shape, zeros, isa, (1,), 8)]
     if zeros.sharing >= 2:

@@ -160,7 +160,8 @@ def layer_shape(layer: Layer, graph: Graph, isa: Isa, threads: int) -> LayerShap
         pack, lone = layer.packed.pack, layer.packed.lone
         return LayerShape(len(layer.encoded), layer.packed.columns, layer.groups, vectors, threads, 0, pack, lone)
     m, k = layer.matrix.shape
-    return LayerShape(m, k * layer.groups, layer.groups, vectors, threads, tile_vectors)
+    small = vectors > 0 and depthwise_applies(layer)
+    return LayerShape(m, k * layer.groups, layer.groups, vectors, threads, tile_vectors, small=small)
 
 
 def layer_shapes(graph: Graph, isa: Isa, threads: int) -> dict[str, LayerShape]:
@@ -168,6 +169,14 @@ def layer_shapes(graph: Graph, isa: Isa, threads: int) -> dict[str, LayerShape]:
     graph = spell_out(graph)
     layers = [layer_of(node, graph, isa) for node in graph.nodes if node.op in ("conv", "gemm")]
     return {layer.node.name: layer_shape(layer, graph, isa, threads) for layer in layers}
+
+
+def depthwise_applies(layer: Layer) -> bool:
+    """One filter per channel, 3x3 or 5x5, of stride 1 or 2 both ways."""
+    attrs = layer.node.attrs
+    square = tuple(attrs["kernel"]) in ((3, 3), (5, 5)) and tuple(attrs["dilations"]) == (1, 1)
+    lone = layer.groups == len(layer.matrix) > 1 and layer.matrix.shape[1] == attrs["kernel"][0] ** 2
+    return square and lone and tuple(attrs["strides"]) in ((1, 1), (2, 2)) and min(attrs["pads"]) >= 0
 
 
 def winograd_applies(layer: Layer) -> bool:

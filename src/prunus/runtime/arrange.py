@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from prunus.runtime.layout import Layout, Shape, channels_of, contiguous, planar
+from prunus.runtime.lower import depthwise
 from prunus.runtime.lower.layer import taps
 from prunus.runtime.program import Program, outside_tensors
 
@@ -35,7 +36,12 @@ def arrange(program: Program, batch: int) -> tuple[dict[str, Layout], dict[str, 
         if op.kind != "conv" or out in flat:
             continue
         x, (top, left, bottom, right) = op.inputs[0], op.attrs["pads"]
-        if tuple(op.attrs["strides"]) == (1, 1) and x not in flat:
+        if op.attrs["choice"]["encoding"] == "depthwise":
+            if x not in flat:
+                top, left, bottom, right = depthwise.margins(op)
+                widen(x, shapes[x][3] + max(left, right))
+                margins[root[x]] = _larger(margins.get(root[x], (0, 0, 0, 0)), (top, left, bottom, right))
+        elif tuple(op.attrs["strides"]) == (1, 1) and x not in flat:
             groups.join(x, out)
             widen(x, shapes[x][3] + max(left, right))
             margins[root[x]] = _larger(margins.get(root[x], (0, 0, 0, 0)), (top, left, bottom, right))

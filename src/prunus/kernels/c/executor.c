@@ -1,6 +1,7 @@
 // The executor: runs a plan's records one after the other, each shared out over the threads. No state but the pool.
 #include <time.h>
 #include "activation.h"
+#include "depthwise.h"
 #include "layer.h"
 #include "phases.h"
 #include "pool.h"
@@ -62,6 +63,10 @@ static void run_record(prunus_run_state *s) {
       run_strided(s, reduce_mean_task, r + REDUCE_MEAN_SIZE0, reduced);
       return;
     }
+    case PRUNUS_DEPTHWISE:
+      run_planes(s, depthwise_task, r[DEPTHWISE_IMAGES], r[DEPTHWISE_PLANES],
+                 r[DEPTHWISE_OH] * r[DEPTHWISE_OW] * r[DEPTHWISE_KERNEL]);
+      return;
     case PRUNUS_PACK:
       run_planes(s, pack_task, r[PACK_IMAGES], ceil_div(r[PACK_CHANNELS], r[PACK_PACK]), r[PACK_PACK] * r[PACK_H] * r[PACK_W]);
       return;

@@ -88,17 +88,6 @@ INLINE uint32_t larger_word(uint32_t a, uint32_t b, int64_t pack) {
   return bits_of(low_a < low_b ? low_b : low_a) >> 16 | (bits_of(high_a < high_b ? high_b : high_a) & 0xffff0000u);
 }
 
-// Every other word of two vectors.
-INLINE vi even_words(vi a, vi b) {
-#if VL == 16
-  return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-#elif VL == 8
-  return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
-#else
-  return __builtin_shufflevector(a, b, 0, 2, 4, 6);
-#endif
-}
-
 // Maximum over windows: the rows of a window first, into a row with padding that never wins, then its columns.
 static void packed_pool_task(void *context, int64_t task, int thread) {
   const prunus_run_state *s = context;
