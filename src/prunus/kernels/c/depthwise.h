@@ -16,9 +16,6 @@ typedef struct {
 
 typedef void prunus_depthwise_kernel(const prunus_plane *p);
 
-// All ones in the first n lanes, 0 <= n <= VL, of the vector that starts n before the middle.
-static const int32_t first_lanes[2 * VL] = {[0 ... VL - 1] = -1};
-
 INLINE vf depthwise_epilogue(const prunus_plane *p, vf a, const float *residual) {
   if (residual) a += load(residual);
   if (p->activation == ACT_NONE) return a;
@@ -29,8 +26,9 @@ INLINE vf depthwise_epilogue(const prunus_plane *p, vf a, const float *residual)
 
 INLINE vf even_lanes(vf a, vf b) { return (vf)even_words((vi)a, (vi)b); }
 
-// ROWS rows of one vector of output at once, so that an input row that several of them need is read once. Lanes beyond
-// the row's end are zeros, as is the gap between rows; of the last row nothing is written beyond its end.
+// ROWS rows of one vector of output at once, so that an input row that several of them need is read once. A row's last
+// vector starts early enough to end with it; a row shorter than a vector is written lane by lane. Then the gap behind it
+// is zeroed.
 #define PRUNUS_DEPTHWISE(K, S, ROWS, NAME)                                                             \
   INLINE void NAME##_at(const prunus_plane *p, const vf *w, int64_t y, int64_t x, int rows) {          \
     const float *in = p->x + y * S * p->x_pitch + x * S;                                               \
@@ -43,21 +41,15 @@ INLINE vf even_lanes(vf a, vf b) { return (vf)even_words((vi)a, (vi)b); }
           UNROLL for (int r = 0; r < rows; r++)                                                        \
             if (i >= r * S && i < r * S + K) sum[r][s] += a * w[(i - r * S) * K + j];                  \
         }                                                                                              \
-    const int64_t left = p->w - x;                                                                     \
     UNROLL for (int r = 0; r < rows; r++) {                                                            \
       vf a = S == 1 ? sum[r][0] : even_lanes(sum[r][0], sum[r][S - 1]);                                \
       const float *z = p->residual ? p->residual + (y + r) * p->residual_pitch + x : NULL;             \
       a = depthwise_epilogue(p, a, z);                                                                 \
       float *out = p->out + (y + r) * p->pitch + x;                                                    \
-      if (left >= VL) {                                                                                \
-        store(out, a);                                                                                 \
-        continue;                                                                                      \
-      }                                                                                                \
-      a = (vf)((vi)a & load_int(first_lanes + VL - left));                                             \
-      if (y + r < p->h - 1) {                                                                          \
+      if (p->w >= VL) {                                                                                \
         store(out, a);                                                                                 \
       } else {                                                                                         \
-        for (int64_t i = 0; i < left; i++) out[i] = a[i];                                              \
+        for (int64_t i = 0; i < p->w; i++) out[i] = a[i];                                              \
       }                                                                                                \
     }                                                                                                  \
   }                                                                                                    \
@@ -65,17 +57,20 @@ INLINE vf even_lanes(vf a, vf b) { return (vf)even_words((vi)a, (vi)b); }
     const prunus_plane own = *plane, *p = &own; /* nothing that is stored changes it */                \
     vf w[K * K];                                                                                       \
     UNROLL for (int i = 0; i < K * K; i++) w[i] = splat(p->weights[i]);                                \
-    const int64_t vectors = (p->w + VL - 1) / VL * VL;                                                 \
+    const int64_t last = most(p->w - VL, 0);                                                           \
     for (int64_t y = 0; y < p->h; y += ROWS) {                                                         \
       const int64_t rows = least(ROWS, p->h - y);                                                      \
       if (rows == ROWS) {                                                                              \
-        for (int64_t x = 0; x < p->w; x += VL) NAME##_at(p, w, y, x, ROWS);                            \
+        for (int64_t x = 0; x < last; x += VL) NAME##_at(p, w, y, x, ROWS);                            \
+        NAME##_at(p, w, y, last, ROWS);                                                                \
       } else {                                                                                         \
-        for (int64_t i = y; i < p->h; i++)                                                             \
-          for (int64_t x = 0; x < p->w; x += VL) NAME##_at(p, w, i, x, 1);                             \
+        for (int64_t i = y; i < p->h; i++) {                                                           \
+          for (int64_t x = 0; x < last; x += VL) NAME##_at(p, w, i, x, 1);                             \
+          NAME##_at(p, w, i, last, 1);                                                                 \
+        }                                                                                              \
       }                                                                                                \
       for (int64_t i = y; i < y + rows && i < p->h - 1; i++)                                           \
-        for (int64_t x = vectors; x < p->pitch; x++) p->out[i * p->pitch + x] = 0;                     \
+        for (int64_t x = p->w; x < p->pitch; x++) p->out[i * p->pitch + x] = 0;                        \
     }                                                                                                  \
   }
 PRUNUS_DEPTHWISE(3, 1, 4, prunus_f32_depthwise_3s1)
