@@ -107,20 +107,24 @@ def test_profile_passes_shapes_and_shows_rows(
 
     def profile(feeds: dict[str, Any]) -> list[ProfileRow]:
         fed.update(feeds)
-        return [ProfileRow("n1", "conv", "rows 4x3", "bcr:8x64", 0.9, 0.5, 12.5, 0.25)]
+        return [ProfileRow("n1", "conv", "rows 4x3", "bcr:8x64", 0.9, 0.5, 12.5, 0.25, 0.75, "memory")]
 
     port = SimpleNamespace(name="x", shape=["batch", 3, "h", 8], type="tensor(float)")
     session = SimpleNamespace(
         threads=1,
         get_inputs=lambda: [port],
         profile=profile,
-        explain=lambda: [ExplainRow("n1", "conv", "rows 4x3", None, None, "", (("gemv", "too wide"),))],
+        explain=lambda: [
+            ExplainRow("n1", "conv", "rows 4x3", None, None, "", (("gemv", "too wide"),), 0.4, 0.8, "memory")
+        ],
     )
     monkeypatch.setattr("prunus.cli.profile.open_model", lambda *a, **k: session)
     assert run(["profile", "m.onnx", "-v", "--input-shape", "x=2,3,5,8"]) == DONE
     printed = capsys.readouterr().out
     assert fed["x"].shape == (2, 3, 5, 8)
-    assert all(word in printed for word in ("n1", "0.9000", "0.5000", "12.5", "25%", "gemv: too wide"))
+    assert all(
+        word in printed for word in ("n1", "0.9000", "0.5000", "12.5", "25%", "75%", "memory", "80%", "gemv: too wide")
+    )
 
 
 def test_benchmark_mismatch_is_no(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

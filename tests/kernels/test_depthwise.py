@@ -1,4 +1,4 @@
-"""One filter per channel, exactly, on small integers: sizes, strides, paddings, epilogues, planes that must stay apart."""
+"""One filter per channel, exactly, on small integers: sizes, strides, paddings, epilogues."""
 
 from typing import Any
 

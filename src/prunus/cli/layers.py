@@ -7,13 +7,14 @@ from prunus.runtime.report import ExplainRow, ProfileRow
 
 
 def explain_table(printer: Printer, rows: Sequence[ExplainRow]) -> None:
-    """Which kernel each layer got, and why not another."""
+    """Which kernel each layer got, why not another, and how far it is from the best it could do here."""
     printer.table(
-        ("node", "op", "kernel", "scheme", "sparsity", "reason", "refused"),
+        ("node", "op", "kernel", "scheme", "sparsity", "least ms", "of roofline", "bound", "reason", "refused"),
         [
             (
                 row.node, row.op, row.kernel, row.scheme or "-", number(row.sparsity, 4),
-                row.reason, "; ".join(f"{kernel}: {why}" for kernel, why in row.refused),
+                number(row.roofline_ms, 4), percent(row.roofline), row.bound or "-", row.reason,
+                "; ".join(f"{kernel}: {why}" for kernel, why in row.refused),
             )
             for row in rows
         ],
@@ -27,10 +28,27 @@ def profile_table(printer: Printer, rows: Sequence[ProfileRow]) -> None:
         (
             row.node, row.op, row.kernel, row.scheme or "-", number(row.sparsity, 4),
             f"{row.ms:.4f}", f"{row.ms / total:.1%}" if total else "-", number(row.gflops, 1),
-            "-" if row.roofline is None else f"{row.roofline:.0%}",
+            percent(row.of_peak), percent(row.roofline), row.bound or "-",
         )
         for row in rows
     ]  # fmt: skip
-    columns = ("node", "op", "kernel", "scheme", "sparsity", "ms", "share", "GFLOP/s", "of peak")
+    columns = (
+        "node",
+        "op",
+        "kernel",
+        "scheme",
+        "sparsity",
+        "ms",
+        "share",
+        "GFLOP/s",
+        "of peak",
+        "of roofline",
+        "bound",
+    )
     printer.table(columns, cells)
     printer.line(f"sum {total:.3f} ms")
+
+
+def percent(share: float | None) -> str:
+    """A share as whole percent, - for none."""
+    return "-" if share is None else f"{share:.0%}"

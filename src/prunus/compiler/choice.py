@@ -97,7 +97,7 @@ def join(parts: Sequence[Encoding], rows: Sequence[int], columns: Sequence[int],
 class LayerShape:
     """What candidates depend on beside the zeros. `vectors`: of pixels in the output, padding included; 0 for single
     vectors of inputs (fully connected). `tile_vectors`: of 2x2 pixels, where F(2x2, 3x3) applies, else 0. `pack`:
-    channels per word; `lone`: packed, one filter per channel. `small`: one filter per channel that "depthwise" computes."""
+    channels per word; `lone`: packed, one filter per channel. `small`: one filter per channel that "depthwise" does."""
 
     m: int
     k: int

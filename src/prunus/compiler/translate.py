@@ -42,6 +42,7 @@ class Decision:
     scheme: str
     reason: str
     refused: tuple[tuple[str, str], ...] = ()
+    measured_ms: float | None = None
 
 
 PRECISIONS = {1: "", 2: "bf16 ", 4: "int8 "}  # by channels per word, in names of kernels
@@ -122,6 +123,7 @@ def _layer_attrs(layer: Layer, decision: Decision, constants: dict[str, NDArray[
         + (str(choice) if node.op == "conv" else f"gemv {max(choice.heights)}"),
         "reason": decision.reason,
         "refused": decision.refused,
+        "measured_ms": decision.measured_ms,
         "choice": asdict(choice),
     }
     if node.op == "conv":

@@ -74,7 +74,9 @@ class Tuner:
         ranked = sorted(times, key=times.__getitem__)
         best = ranked[0]
         refused = tuple((str(c), f"measured {times[c] * 1e3:.3f} ms") for c in ranked[1:])
-        return Decision(best, "", f"fastest of {len(ranked)}: measured{when} {times[best] * 1e3:.3f} ms", refused)
+        return Decision(
+            best, "", f"fastest of {len(ranked)}: measured{when} {times[best] * 1e3:.3f} ms", refused, times[best] * 1e3
+        )
 
     def _times(self, layer: Layer, graph: Graph, options: list[Choice], key: object) -> tuple[dict[Choice, float], str]:
         """Seconds of each option, and "" or " before": kept ones where all are known, else measured now and kept."""

@@ -14,4 +14,4 @@ def measure(target: str | None = None, cc: str | None = None) -> float:
     target = target or describe().best_target
     if target is None:
         raise TargetError("no target runs on this CPU")
-    return float(open_library(kernel_library(isa_for(target), cc)).peak()) / 1e9
+    return float(open_library(kernel_library(isa_for(target), cc)).peak(1)) / 1e9

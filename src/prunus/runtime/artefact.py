@@ -5,10 +5,11 @@ The header names the target, the program and the hash of all that follows; nothi
 
 import hashlib
 import json
+import os
 import struct
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from prunus.runtime.program import Op, Program, Tensor
 MAGIC = b"PRUNUS\r\n"
 SCHEMA = 2
 ALIGNMENT = 64  # bytes
+_CHUNK = 1 << 20  # bytes read and hashed at a time
 _HEAD = struct.Struct("<8sIIQ32s")  # magic, schema, 0, header bytes, sha256 of the header and all that follows it
 
 
@@ -85,36 +87,60 @@ def read(path: Path) -> tuple[Program, bytes, NDArray[np.float32]]:
     Raises ArtefactError: no artefact, truncated, altered, from another schema, or for an ISA that this CPU lacks.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            return _read(file, path)
     except OSError as error:
         raise ArtefactError(f"{path}: {error.strerror}") from error
-    if data[:8] != MAGIC:
-        raise ArtefactError(f"{path}: not a Prunus artefact (starts with {data[:8]!r})")
-    if len(data) < _HEAD.size:
-        raise ArtefactError(f"{path}: truncated: {len(data)} bytes, the head alone has {_HEAD.size}")
-    _, schema, zero, length, digest = _HEAD.unpack_from(data)
+
+
+def _read(file: BinaryIO, path: Path) -> tuple[Program, bytes, NDArray[np.float32]]:
+    """As `read`. The constants are read to where they stay: a large network is in memory once."""
+    head = file.read(_HEAD.size)
+    if head[:8] != MAGIC:
+        raise ArtefactError(f"{path}: not a Prunus artefact (starts with {head[:8]!r})")
+    if len(head) < _HEAD.size:
+        raise ArtefactError(f"{path}: truncated: {len(head)} bytes, the head alone has {_HEAD.size}")
+    _, schema, zero, length, digest = _HEAD.unpack_from(head)
     if schema != SCHEMA:
         remedy = "update Prunus" if schema > SCHEMA else "compile the model again"
         raise ArtefactError(f"{path}: schema {schema}, this Prunus reads {SCHEMA}: {remedy}")
-    if zero or len(data) < _HEAD.size + length or hashlib.sha256(memoryview(data)[_HEAD.size :]).digest() != digest:
-        raise ArtefactError(f"{path}: truncated or altered: {len(data)} bytes that don't have the hash they name")
+    n_bytes = os.fstat(file.fileno()).st_size
+    altered = ArtefactError(f"{path}: truncated or altered: {n_bytes} bytes that don't have the hash they name")
+    if zero or n_bytes < _HEAD.size + length:
+        raise altered
+    text = file.read(length)
     try:
-        header = json.loads(data[_HEAD.size : _HEAD.size + length])
-        return _parse(header, memoryview(data)[_HEAD.size + length :], path)
+        header = json.loads(text)
+        code_bytes = int(header["code_bytes"])
+        if not 0 <= code_bytes <= n_bytes:
+            raise altered
+    except (KeyError, TypeError, ValueError) as error:
+        raise altered from error
+    front = file.read(_up(code_bytes))  # the code, and zeros up to the constants
+    space = allocate(-(-(n_bytes - file.tell()) // 4) + 16)
+    held = memoryview(space.view(np.uint8))[: n_bytes - file.tell()]  # type: ignore[arg-type]
+    seen = hashlib.sha256(text)
+    seen.update(front)
+    at = 0
+    while at < len(held) and (got := file.readinto(held[at : at + _CHUNK])):  # type: ignore[attr-defined]
+        seen.update(held[at : at + got])
+        at += got
+    if at < len(held) or seen.digest() != digest:
+        raise altered
+    try:
+        return _parse(header, front[:code_bytes], space, len(front), path)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         raise ArtefactError(f"{path}: header of schema {schema} has a fault: {error!r}") from error
 
 
-def _parse(header: dict[str, Any], body: memoryview, path: Path) -> tuple[Program, bytes, NDArray[np.float32]]:
+def _parse(
+    header: dict[str, Any], code: bytes, space: NDArray[np.float32], start: int, path: Path
+) -> tuple[Program, bytes, NDArray[np.float32]]:
     target = header["target"]
     if target not in TARGETS:
         raise ArtefactError(f"{path}: compiled for {target}, which this Prunus doesn't know")
     if missing := describe().missing(target):
         raise ArtefactError(f"{path}: compiled for {target}; this CPU lacks {' '.join(missing)}")
-    code = bytes(body[: header["code_bytes"]])
-    start = _up(len(code))
-    space = allocate(-(-(len(body) - start) // 4) + 16)
-    space.view(np.uint8)[: len(body) - start] = np.frombuffer(body, np.uint8)[start:]
     octets = space.view(np.uint8)
     constants = {}
     for name, (dtype, shape, offset) in header["constants"].items():

@@ -30,7 +30,12 @@ class Library:
         self.run.restype = None
         self.run.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p]
         self.peak = handle.prunus_peak
-        self.peak.restype, self.peak.argtypes = ctypes.c_double, []
+        self.peak.restype, self.peak.argtypes = ctypes.c_double, [ctypes.c_int]
+        self.bandwidth = handle.prunus_bandwidth
+        self.bandwidth.restype, self.bandwidth.argtypes = (
+            ctypes.c_double,
+            [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int],
+        )
 
 
 _lock = threading.Lock()

@@ -47,7 +47,7 @@ RECORDS: Final[dict[str, tuple[str, ...]]] = {
         *_EPILOGUE, "rows", "section_rows", "tile", "sums_position", "ready",
     ),
     "winograd_input": (*_TILES, "out", "channels_per_task"),
-    # one filter per channel, square, from planes with zero margins: the first tap lies `before` x; kernels/c/depthwise.h
+    # one filter per channel, square, from planes with zero margins: the first tap lies `before` x; see depthwise.h
     "depthwise": (
         "images", "planes", "x", "x_batch", "x_plane", "x_pitch", "before", "out", "out_batch", "plane", "pitch",
         "oh", "ow", "residual", "residual_batch", "residual_plane", "residual_pitch", "weights", "kernel", "stride",

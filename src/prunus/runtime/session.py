@@ -18,6 +18,7 @@ from prunus.runtime.native import Bound, Pool, open_library
 from prunus.runtime.plan import Stage, make_plan
 from prunus.runtime.program import Op, Program, Shape, outside_tensors
 from prunus.runtime.report import ExplainRow, ProfileRow, explain_rows, profile_rows
+from prunus.runtime.roofline import machine
 
 TYPES = {
     "float32": "tensor(float)", "float64": "tensor(double)", "float16": "tensor(float16)", "int64": "tensor(int64)",
@@ -76,9 +77,9 @@ class Session:
         return self._run(output_names, feeds, None)
 
     def profile(self, feeds: Mapping[str, NDArray[Any]], rounds: int = 20) -> list[ProfileRow]:
-        """Time per node: rows of node, op, kernel, scheme, sparsity, ms (mean of `rounds`), gflops, roofline.
+        """Time per node: rows of node, op, kernel, scheme, sparsity, ms (mean of `rounds`), gflops, of_peak, roofline,
+        bound; see `ProfileRow`. `gflops` counts kept weights only.
 
-        `gflops` counts kept weights only; `roofline` is its share of what `threads` cores can do in registers.
         Raises FeedError: as `run`.
         """
         arrays = check_feeds(self.program, feeds)
@@ -89,12 +90,12 @@ class Session:
         self._run(None, feeds, {})
         for _ in range(rounds):
             self._run(None, feeds, times)
-        peak = self._library.peak() * self.threads
-        return profile_rows(self.program, {op: t / rounds for op, t in times.items()}, batch, peak)
+        means = {op: t / rounds for op, t in times.items()}
+        return profile_rows(self.program, means, batch, self.threads, machine(self._library))
 
     def explain(self) -> list[ExplainRow]:
-        """Per layer the kernel chosen, the ones refused, and why."""
-        return explain_rows(self.program)
+        """Per layer the kernel chosen, the ones refused, and why; the least time it could take; what bounds it."""
+        return explain_rows(self.program, self.threads, machine(self._library))
 
     def save(self, path: str | Path) -> None:
         """Write the artefact.

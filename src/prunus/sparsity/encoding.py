@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 LOAD, FINAL, SHARED = 1, 2, 4  # SHARED: the columns are those of the group before
 Ints = NDArray[np.int64]
+Indices = NDArray[np.int64] | NDArray[np.int32]
 Floats = NDArray[np.float32]
 Values = NDArray[Any]  # float32, or int32 words of packed channels
 
@@ -26,8 +27,8 @@ class Encoding:
     """A matrix as row groups.
 
     heights, counts, flags: int64[groups], rows and columns of each group and its flags. rows: int64[sum of heights].
-    columns: int64[sum of counts of groups that aren't SHARED]. values: float32[sum of heights * counts], per group
-    [column][row]; int32 where the matrix is one of words (see `words.py`). parts: int64[parts + 1], first group of
+    columns: int64 or int32[sum of counts of groups that aren't SHARED]. values: float32[sum of heights * counts], per
+    group [column][row]; int32 where the matrix is one of words (see `words.py`). parts: int64[parts + 1], first group of
     each stretch of groups over one range of columns. sections: int64[sections + 1], first group of each, a subset of
     `parts`.
     """
@@ -37,7 +38,7 @@ class Encoding:
     counts: Ints
     flags: Ints
     rows: Ints
-    columns: Ints
+    columns: Indices
     values: Values
     parts: Ints
     sections: Ints
@@ -295,9 +296,9 @@ def compact(encoding: Encoding) -> dict[str, NDArray[Any]]:
 def expand(shape: tuple[int, int], arrays: dict[str, NDArray[Any]]) -> Encoding:
     """Inverse of `compact`; `values` stays the same array."""
     names = ("heights", "counts", "flags", "rows", "parts", "sections")
-    steps = arrays["steps"].astype(np.int64)
-    steps[steps == 0] = arrays["jumps"]
-    columns = np.asarray(np.cumsum(steps), np.int64)
+    columns = arrays["steps"].astype(np.int32)  # there may be millions of them
+    columns[columns == 0] = arrays["jumps"]
+    np.cumsum(columns, out=columns)
     return Encoding(
         shape, columns=columns, values=arrays["values"], **{name: arrays[name].astype(np.int64) for name in names}
     )

@@ -105,22 +105,44 @@ EXPORT void prunus_run(void *pool, const int64_t *plan, const int64_t *end, floa
   }
 }
 
-// Multiply-adds on registers only: the float32 operations per second that one core can do, for rooflines.
-EXPORT double prunus_peak(void) {
-  enum { SUMS = 10, TURNS = 20000, ROUNDS = 20 };
-  vf sum[SUMS];
+// Multiply-adds on registers only, over words of `pack` channels: the operations per second that one core can do.
+#define PRUNUS_PEAK(PACK, SUM, MULTIPLY_ADD, NAME)                                                     \
+  static double NAME(void) {                                                                           \
+    enum { SUMS = 10, TURNS = 20000, ROUNDS = 20 };                                                    \
+    SUM sum[SUMS];                                                                                     \
+    int64_t best = INT64_MAX;                                                                          \
+    UNROLL for (int i = 0; i < SUMS; i++) sum[i] = (SUM){0};                                           \
+    vi words = splat_int(0x3f013f01), weights = splat_int(0x3f013f01);                                 \
+    for (int round = 0; round < ROUNDS; round++) {                                                     \
+      const int64_t start = nanoseconds();                                                             \
+      for (int turn = 0; turn < TURNS; turn++) {                                                       \
+        UNROLL for (int i = 0; i < SUMS; i++) sum[i] = MULTIPLY_ADD(sum[i], words, weights);           \
+        AFTER(words);                                                                                  \
+      }                                                                                                \
+      best = least(best, nanoseconds() - start);                                                       \
+    }                                                                                                  \
+    volatile float sink = 0;                                                                           \
+    for (int i = 0; i < SUMS; i++) sink += (float)sum[i][0];                                           \
+    return 2.0 * PACK * VL * SUMS * TURNS / ((double)best * 1e-9);                                     \
+  }
+INLINE vf multiply_add(vf sum, vi a, vi b) { return sum * (vf)a + (vf)b; }
+PRUNUS_PEAK(1, vf, multiply_add, peak_f32)
+PRUNUS_PEAK(PAIRS, vf, dot_pairs, peak_bf16)
+PRUNUS_PEAK(QUADS, vi, dot_quads, peak_u8)
+EXPORT double prunus_peak(int pack) { return pack == QUADS ? peak_u8() : pack == PAIRS ? peak_bf16() : peak_f32(); }
+
+// Bytes per second at which one core reads `elements` that it has just read `rounds` times over.
+EXPORT double prunus_bandwidth(const float *buffer, int64_t elements, int rounds) {
+  enum { SUMS = 8 };
   int64_t best = INT64_MAX;
-  UNROLL for (int i = 0; i < SUMS; i++) sum[i] = splat((float)i);
-  const vf factor = splat(0.999f), term = splat(1e-3f);
-  for (int round = 0; round < ROUNDS; round++) {
+  vf sum[SUMS] = {{0}};
+  for (int round = 0; round <= rounds; round++) {  // the first one fills the caches
     const int64_t start = nanoseconds();
-    for (int turn = 0; turn < TURNS; turn++) {
-      UNROLL for (int i = 0; i < SUMS; i++) sum[i] = sum[i] * factor + term;
-      KEEP_ORDER();
-    }
-    best = least(best, nanoseconds() - start);
+    for (int64_t i = 0; i + SUMS * VL <= elements; i += SUMS * VL)
+      UNROLL for (int j = 0; j < SUMS; j++) sum[j] += load(buffer + i + j * VL);
+    if (round) best = least(best, most(nanoseconds() - start, 1));
   }
   volatile float sink = 0;
   for (int i = 0; i < SUMS; i++) sink += sum[i][0];
-  return 2.0 * VL * SUMS * TURNS / ((double)best * 1e-9);
+  return (double)(elements * 4) / ((double)best * 1e-9);
 }

@@ -71,12 +71,11 @@ class Draft:
     def table(self, values: NDArray[Any]) -> int:
         """Address of an array kept with the plan: 32-bit integers, or float32 by their bits."""
         flat = np.ascontiguousarray(values).ravel()
-        flat = flat.view(np.int32) if flat.dtype == np.float32 else flat.astype(np.int32)
+        flat = flat.view(np.int32) if flat.dtype == np.float32 else flat.astype(np.int32, copy=False)
         place = self.table_size
-        padded = np.zeros(up(max(flat.size, 1), 16), np.int32)
-        padded[: flat.size] = flat
-        self.tables.append(padded)
-        self.table_size += padded.size
+        padded = up(max(flat.size, 1), 16)
+        self.tables += [flat, np.zeros(padded - flat.size, np.int32)]
+        self.table_size += padded
         return address(TABLES, place)
 
     def temporary(self, size: int) -> Ref:

@@ -18,9 +18,10 @@ def conv(draft: Draft, op: Op) -> None:
     top, left = op.attrs["pads"][:2]
     clear_margins(draft, op)
     draft.emit(
-        "depthwise", images=out.shape[0], planes=out.shape[1], x=base, x_batch=x.batch, x_plane=x.plane, x_pitch=x.pitch,
-        before=top * x.pitch + left, out=draft.at(op.outputs[0]), out_batch=out.batch, plane=out.plane, pitch=out.pitch,
-        oh=out.shape[2], ow=out.shape[3], weights=draft.constant(f"{op.attrs['encoding']}.values"),
+        "depthwise", images=out.shape[0], planes=out.shape[1], x=base, x_batch=x.batch, x_plane=x.plane,
+        x_pitch=x.pitch, before=top * x.pitch + left, out=draft.at(op.outputs[0]), out_batch=out.batch,
+        plane=out.plane, pitch=out.pitch, oh=out.shape[2], ow=out.shape[3],
+        weights=draft.constant(f"{op.attrs['encoding']}.values"),
         kernel=op.attrs["kernel"][0], stride=op.attrs["strides"][0], bias=draft.constant(op.attrs.get("bias")),
         **activation_fields(draft, op), **_residual_fields(draft, op),
     )  # fmt: skip

@@ -166,7 +166,7 @@ def _groups(draft: Draft, op: Op, windows: NDArray[np.int64]) -> tuple[Encoding,
     calls, parts, sections = call_table(encoding, starts)
     fields = {
         "weights": draft.constant(f"{op.attrs['encoding']}.values"),
-        "offsets": draft.table(windows[encoding.columns]),
+        "offsets": draft.table(windows.astype(np.int32)[encoding.columns]),
         "groups": draft.table(groups),
         "calls": draft.table(calls),
         "parts": draft.table(parts),
