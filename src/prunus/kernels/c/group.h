@@ -48,11 +48,45 @@ typedef void prunus_group_kernel(const prunus_tile *t, const int32_t *groups, in
 
 #define KEEP_ORDER() __asm__ volatile("" : : : "memory")
 
-// Lines of the residual that finish_row needs: planes lie far apart, where no hardware prefetcher looks.
+// Lines of the residual that the epilogue needs: planes lie far apart, where no hardware prefetcher looks.
 INLINE void expect_residual(const prunus_tile *t, int32_t row, int vectors) {
   const float *z = t->residual + row * t->residual_plane;
   UNROLL for (int i = 0; i < vectors * VL; i += 16) __builtin_prefetch(z + i);
 }
+
+// Bias, residual, activation, padding mask, store; one branch for all rows, for short rows would spend more time on
+// branches than on sums.
+#define FINISH_ROWS(t, rows, a, R, V)                                                                  \
+  if ((t)->bias)                                                                                       \
+    UNROLL for (int r = 0; r < R; r++) {                                                               \
+      const vf bias = splat((t)->bias[rows[r]]);                                                       \
+      UNROLL for (int v = 0; v < V; v++) a[r][v] += bias;                                              \
+    }                                                                                                  \
+  if ((t)->residual)                                                                                   \
+    UNROLL for (int r = 0; r < R; r++) {                                                               \
+      const float *z = (t)->residual + rows[r] * (t)->residual_plane;                                  \
+      UNROLL for (int v = 0; v < V; v++) a[r][v] += load(z + v * VL);                                  \
+    }                                                                                                  \
+  if ((t)->activation == ACT_RELU) {                                                                   \
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++) a[r][v] = max_of(a[r][v], (vf){0}); \
+  } else if ((t)->activation == ACT_CLIP) {                                                            \
+    const vf low = splat((t)->p0), high = splat((t)->p1);                                              \
+    UNROLL for (int r = 0; r < R; r++)                                                                 \
+      UNROLL for (int v = 0; v < V; v++) a[r][v] = min_of(max_of(a[r][v], low), high);                 \
+  } else if ((t)->activation) {                                                                        \
+    for (int r = 0; r < R; r++)                                                                        \
+      for (int v = 0; v < V; v++)                                                                      \
+        a[r][v] = activate((t)->activation, a[r][v], (t)->slope ? (t)->slope[rows[r]] : (t)->p0, (t)->p1); \
+  }                                                                                                    \
+  if ((t)->mask)                                                                                       \
+    UNROLL for (int v = 0; v < V; v++) {                                                               \
+      const vi mask = load_int((t)->mask + v * VL);                                                    \
+      UNROLL for (int r = 0; r < R; r++) a[r][v] = (vf)((vi)a[r][v] & mask);                           \
+    }                                                                                                  \
+  UNROLL for (int r = 0; r < R; r++) {                                                                 \
+    float *y = (t)->out + rows[r] * (t)->plane;                                                        \
+    UNROLL for (int v = 0; v < V; v++) store(y + v * VL, a[r][v]);                                     \
+  }
 
 #define PRUNUS_GROUP(R, V, NAME)                                                                       \
   static void NAME(const prunus_tile *t, const int32_t *group, int64_t n_groups) {                            \
@@ -92,7 +126,7 @@ INLINE void expect_residual(const prunus_tile *t, int32_t row, int vectors) {
         }                                                                                              \
       }                                                                                                \
       if (flags & GROUP_FINAL) {                                                                       \
-        UNROLL for (int r = 0; r < R; r++) finish_row(t, rows[r], acc[r], V);                          \
+        FINISH_ROWS(t, rows, acc, R, V)                                                                \
       } else {                                                                                         \
         UNROLL for (int r = 0; r < R; r++) {                                                           \
           float *s = t->scratch + rows[r] * t->scratch_pitch;                                          \
@@ -100,29 +134,5 @@ INLINE void expect_residual(const prunus_tile *t, int32_t row, int vectors) {
         }                                                                                              \
       }                                                                                                \
     }                                                                                                  \
-  }
-
-// bias, residual, activation, padding mask, store
-#define finish_row(t, row, a, V)                                                                       \
-  {                                                                                                    \
-    float *y = (t)->out + (int64_t)(row) * (t)->plane;                                                 \
-    const vf bias = splat((t)->bias ? (t)->bias[row] : 0.0f);                                          \
-    UNROLL for (int v = 0; v < V; v++) a[v] += bias;                                                   \
-    if ((t)->residual) {                                                                               \
-      const float *z = (t)->residual + (int64_t)(row) * (t)->residual_plane;                           \
-      UNROLL for (int v = 0; v < V; v++) a[v] += load(z + v * VL);                                     \
-    }                                                                                                  \
-    if ((t)->activation) {                                                                             \
-      const float p0 = (t)->slope ? (t)->slope[row] : (t)->p0;                                         \
-      if ((t)->activation == ACT_RELU) {                                                               \
-        UNROLL for (int v = 0; v < V; v++) a[v] = max_of(a[v], (vf){0});                               \
-      } else if ((t)->activation == ACT_CLIP) {                                                        \
-        UNROLL for (int v = 0; v < V; v++) a[v] = min_of(max_of(a[v], splat(p0)), splat((t)->p1));     \
-      } else {                                                                                         \
-        for (int v = 0; v < V; v++) a[v] = activate((t)->activation, a[v], p0, (t)->p1);               \
-      }                                                                                                \
-    }                                                                                                  \
-    if ((t)->mask) UNROLL for (int v = 0; v < V; v++) a[v] = (vf)((vi)a[v] & load_int((t)->mask + v * VL)); \
-    UNROLL for (int v = 0; v < V; v++) store(y + v * VL, a[v]);                                        \
   }
 #endif

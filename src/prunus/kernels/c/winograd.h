@@ -136,7 +136,9 @@ INLINE void finish_pixels(prunus_tile *t, int64_t row, vf even, vf odd, float *o
   float part[2 * VL];
   vf pixels[2] = {SHUFFLE(even, odd, LOW_LANES), SHUFFLE(even, odd, HIGH_LANES)};
   t->out = n < 2 * VL ? part : out;
-  finish_row(t, row, pixels, 2);
+  const int32_t only[1] = {row};
+  vf(*rows)[2] = (vf(*)[2])pixels;
+  FINISH_ROWS(t, only, rows, 1, 2)
   if (n < 2 * VL) copy_few(out, part, n);
 }
 
