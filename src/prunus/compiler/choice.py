@@ -157,7 +157,8 @@ L1_VECTORS = 512  # of 32 bytes: half of a first-level cache of 32 KB
 STRIP_VALUES = (50000, 250000, 1000000)  # of transformed input; a second-level cache of 512 KB holds 128 K
 SUM_VALUES = 60000  # of the products that wait to be transformed back
 LEAST_KEPT = 64  # columns per group and chunk, to pay for loading and storing the sums
-TASKS_PER_THREAD = 8
+FEW_TASKS, MANY_TASKS = 2, 8  # per thread: few where a task would be over before the next is handed out
+TASK_WORK = 60000  # of weights times vectors of pixels in a task, some 10 microseconds
 MOST_TILES = 64  # per task, where several sections share them
 
 
@@ -231,10 +232,11 @@ def _rows(
 def _work(shape: LayerShape, held: int, section: int, tiles: int) -> tuple[int, int]:
     """Values per section and tiles per task, so that there are some tasks for every thread."""
     sections = max(1, min(-(-held // section), shape.m))
-    most = tiles if sections >= TASKS_PER_THREAD * shape.threads else MOST_TILES
+    per_thread = max(FEW_TASKS, min(held * shape.vectors // (TASK_WORK * shape.threads), MANY_TASKS))
+    tasks = per_thread * shape.threads
+    most = tiles if sections >= tasks else MOST_TILES
     if shape.threads == 1:
         return section, most
-    tasks = TASKS_PER_THREAD * shape.threads
     per_task = max(1, min(most, tiles * sections // tasks))
     if -(-tiles // per_task) * sections < tasks:
         sections = -(-tasks // -(-tiles // per_task))
