@@ -1,5 +1,6 @@
 // A persistent pool of threads that share out the tasks of one job at a time. Workers spin for a while between jobs,
-// then sleep; the caller works too. Tasks are taken from a counter, so a thread that is held up takes fewer.
+// then sleep; the caller works too. Each thread has a share of neighbouring tasks, the same part of every job: what it made
+// in one layer is in its own cache for the next. When its share is done it takes tasks from the others'.
 #ifndef PRUNUS_THREADS_H
 #define PRUNUS_THREADS_H
 #include <pthread.h>
@@ -12,12 +13,17 @@ enum { GRAIN = 8192 };  // elements worth sharing out: a few microseconds, as lo
 typedef void prunus_job(void *context, int64_t task, int thread);
 
 typedef struct {
+  _Alignas(64) atomic_int_fast64_t next;  // claim
+  int64_t end;
+} prunus_share;
+
+typedef struct {
   int threads;  // the caller included
+  prunus_share *shares;  // one per thread
   pthread_t *workers;
   prunus_job *job;
   void *context;
   int64_t n_tasks, per_claim;
-  _Alignas(64) atomic_int_fast64_t next;
   _Alignas(64) atomic_uint generation;
   _Alignas(64) atomic_int working;
   atomic_int stop, sleeping;
@@ -40,8 +46,12 @@ static inline void relax(void) {
 
 static void take_tasks(prunus_pool *p, int thread) {
   const int64_t n = p->per_claim;
-  for (int64_t task; (task = n * atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed)) < p->n_tasks;)
-    for (int64_t end = task + n < p->n_tasks ? task + n : p->n_tasks; task < end; task++) p->job(p->context, task, thread);
+  for (int i = 0; i < p->threads; i++) {
+    prunus_share *share = p->shares + (thread + i) % p->threads;
+    for (int64_t claim; (claim = atomic_fetch_add_explicit(&share->next, 1, memory_order_relaxed)) < share->end;)
+      for (int64_t task = claim * n, end = task + n < p->n_tasks ? task + n : p->n_tasks; task < end; task++)
+        p->job(p->context, task, thread);
+  }
 }
 
 static void *worker_main(void *argument) {
@@ -86,7 +96,11 @@ static void run_job(prunus_pool *p, prunus_job *job, void *context, int64_t n_ta
     return;
   }
   p->job = job, p->context = context, p->n_tasks = n_tasks, p->per_claim = per_claim;
-  atomic_store(&p->next, 0);
+  const int64_t claims = (n_tasks + per_claim - 1) / per_claim;
+  for (int t = 0; t < p->threads; t++) {
+    atomic_store_explicit(&p->shares[t].next, claims * t / p->threads, memory_order_relaxed);
+    p->shares[t].end = claims * (t + 1) / p->threads;
+  }
   announce(p);
   take_tasks(p, 0);
   while (atomic_load_explicit(&p->working, memory_order_acquire)) relax();
@@ -99,6 +113,7 @@ static void pool_destroy(prunus_pool *p) {
   pthread_mutex_destroy(&p->mutex);
   pthread_cond_destroy(&p->wake);
   free(p->workers);
+  free(p->shares);
   free(p);
 }
 
@@ -106,7 +121,13 @@ static void pool_destroy(prunus_pool *p) {
 static prunus_pool *pool_create(int threads) {
   prunus_pool *p = aligned_alloc(64, (sizeof *p + 63) / 64 * 64);
   if (!p) return NULL;
-  *p = (prunus_pool){.threads = 1, .workers = calloc((size_t)threads, sizeof(pthread_t))};
+  *p = (prunus_pool){.threads = 1, .workers = calloc((size_t)threads, sizeof(pthread_t)),
+                     .shares = aligned_alloc(64, sizeof(prunus_share) * (size_t)threads)};
+  if (!p->shares) {
+    free(p->workers);
+    free(p);
+    return NULL;
+  }
   pthread_mutex_init(&p->mutex, NULL);
   pthread_cond_init(&p->wake, NULL);
   for (int i = 1; p->workers && i < threads; i++) {

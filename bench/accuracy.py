@@ -1,0 +1,151 @@
+"""What int8 and bf16 cost in answers: agreement with fp32 on real networks, and test accuracy of small trained ones.
+
+    python bench/accuracy.py [--probe probe.json] [--epochs 5]     # appends to bench/results/accuracy.jsonl
+
+EfficientNet-lite0 and SqueezeNet 1.1 with ImageNet weights on Debian's tuxpaint-stamps-default (under /usr/share, or
+PRUNUS_DATA): `--probe` is a JSON list of {"file": path} to compare on, all stamps without it; int8 is calibrated on 34
+stamps that aren't among them. Fashion-MNIST (Debian's dataset-fashion-mnist): the demo's network, dense and pruned to
+90 % bcr:8x64 with retraining, on all 10,000 test images. bf16 is computed by the generic text of its kernels where the
+CPU has no instructions for it: its rounding is what counts here.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+import prunus
+from prunus.benchmark.machine import describe_cpu
+from prunus.compiler.calibrate import METHODS
+from prunus.demo.data import FASHION, _read_fashion, load_images
+from prunus.demo.train import Schedule, export, make_network, train
+from prunus.runtime.session import Session
+from prunus.sparsity.scheme import parse
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from tests.real import networks
+from tests.real.test_real_networks import in_precision
+
+RESULTS = Path(__file__).parent / "results" / "accuracy.jsonl"
+CALIBRATION = 34
+Array = NDArray[np.float32]
+
+
+def stamps() -> list[Path]:
+    """The stamps where they are installed."""
+    roots = [Path("/"), Path(os.environ.get("PRUNUS_DATA", "/nowhere"))]
+    return [path for root in roots for path in sorted((root / "usr/share/tuxpaint/stamps").rglob("*.png"))]
+
+
+def picture(path: Path, size: int) -> Array:
+    """float32[size, size, 3] of a cut-out on white, RGB 0..255."""
+    image = Image.open(path).convert("RGBA")
+    side = int(max(image.size) * 1.15)
+    canvas = Image.new("RGBA", (side, side), (255, 255, 255, 255))
+    canvas.alpha_composite(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return np.asarray(canvas.convert("RGB").resize((size, size), Image.Resampling.BICUBIC), np.float32)
+
+
+def prepared(name: str, paths: list[Path]) -> Array:
+    """The images as the network takes them."""
+    if name == "efficientnet_lite0":
+        pictures = np.stack([(picture(path, 224) - 127) / 128 for path in paths])
+    else:
+        pictures = np.stack([picture(path, 227)[..., ::-1] - np.float32([103.939, 116.779, 123.68]) for path in paths])
+    return np.ascontiguousarray(pictures.transpose(0, 3, 1, 2), np.float32)
+
+
+def outputs(session: Session, x: Array, name: str = "x") -> Array:
+    """[n, classes], eight images at a time."""
+    parts = [session.run(None, {name: x[i : i + 8]})[0] for i in range(0, len(x), 8)]
+    return np.concatenate(parts).reshape(len(x), -1)
+
+
+def real_networks(probe: list[str] | None) -> Iterator[dict[str, Any]]:
+    """Rows of agreement with fp32."""
+    found = stamps()
+    if not found:
+        print("no stamps: apt install tuxpaint-stamps-default, or set PRUNUS_DATA")
+        return
+    chosen = [path for path in found if probe is None or any(str(path).endswith(name) for name in probe)]
+    rest = [path for path in found if path not in chosen] or found
+    calibration = rest[:: max(len(rest) // CALIBRATION, 1)][:CALIBRATION]
+    for name in ("efficientnet_lite0", "squeezenet"):
+        model = getattr(networks, name)()
+        x, batches = prepared(name, chosen), [{"x": image[None]} for image in prepared(name, calibration)]
+        exact = outputs(prunus.compile(model, tune="off"), x)
+        ways = [("bf16", ""), *(("int8", method) for method in METHODS)]
+        for precision, method in ways:
+            if precision == "bf16":
+                session = in_precision(model, precision, [])
+            else:
+                session = prunus.compile(
+                    model, precision=precision, calibration=batches, calibration_method=method, tune="off"
+                )
+            low = outputs(session, x)
+            error = float(np.sqrt(((low - exact) ** 2).sum() / (exact**2).sum()))
+            yield {
+                "network": name, "precision": precision, "method": method, "images": len(x),
+                "agreement": float((low.argmax(1) == exact.argmax(1)).mean()), "relative_error": error,
+            }  # fmt: skip
+
+
+def trained_networks(epochs: int, seeds: range) -> Iterator[dict[str, Any]]:
+    """Rows of test accuracy."""
+    if not FASHION.is_dir():
+        print("no Fashion-MNIST: apt install dataset-fashion-mnist")
+        return
+    images = load_images("fashion")
+    raw = _read_fashion(FASHION)
+    mean, deviation = float(raw[0].mean()), float(raw[0].std())
+    x = ((raw[2][:, None].astype(np.float32) - mean) / deviation).astype(np.float32)
+    for seed in seeds:
+        network = make_network(seed)
+        for pruned in (False, True):
+            if pruned:
+                scheme = parse("bcr:8x64")
+                train(network, images, Schedule(epochs, 2e-3, (0.9,) * epochs), scheme, seed=seed)
+            else:
+                train(network, images, Schedule(epochs, 3e-3), seed=seed)
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "net.onnx"
+                export(network, str(path))
+                batches = [{"x": images.train_x[i : i + 64]} for i in range(0, 256, 64)]
+                exact = prunus.compile(path, tune="off")
+                low = prunus.compile(path, precision="int8", calibration=batches, tune="off")
+            accuracy = [float((outputs(s, x).argmax(1) == raw[3]).mean()) for s in (exact, low)]
+            yield {
+                "network": "fashion-mnist " + ("bcr:8x64 90 %" if pruned else "dense"), "precision": "int8",
+                "method": "mse", "seed": seed, "images": len(x), "accuracy_fp32": accuracy[0], "accuracy": accuracy[1],
+                "points_lost": 100 * (accuracy[0] - accuracy[1]),
+            }  # fmt: skip
+
+
+def main() -> None:
+    """Measure, print, append."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--probe", type=Path, help='JSON list of {"file": "usr/share/tuxpaint/stamps/..."}')
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=3, help="trainings on Fashion-MNIST; 0 for none")
+    arguments = parser.parse_args()
+    probe = None if arguments.probe is None else [row["file"] for row in json.loads(arguments.probe.read_text())]
+    about = {"date": datetime.now(UTC).strftime("%Y-%m-%d"), "cpu": describe_cpu(), "version": prunus.__version__}
+    with RESULTS.open("a", encoding="utf-8") as file:
+        for rows in (real_networks(probe), trained_networks(arguments.epochs, range(arguments.seeds))):
+            for row in rows:
+                print(row)
+                file.write(json.dumps(about | row) + "\n")
+                file.flush()
+
+
+if __name__ == "__main__":
+    main()
