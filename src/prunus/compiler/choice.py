@@ -20,10 +20,11 @@ class Choice:
     `section` is in values for "rows", in rows for "blocks". A task is one section over `tiles_per_task` tiles;
     `pixels_outer` says whether all sections see one stretch of pixels before the next. For "winograd", F(2x2, 3x3),
     vectors are of 2x2 pixels, `section` is in rows, `tiles_per_task` in vectors (a strip), and the input is transformed
-    by each task for all sections (`pixels_outer`) or before all tasks. "channels" is one filter per packed channel.
+    by each task for all sections (`pixels_outer`) or before all tasks. "channels" is one filter per packed channel,
+    "depthwise" one per plane of float32, with planes as the tiles of a task.
     """
 
-    encoding: Literal["rows", "blocks", "winograd", "channels"]
+    encoding: Literal["rows", "blocks", "winograd", "depthwise", "channels"]
     heights: tuple[int, ...]
     tile: int
     section: int
@@ -37,6 +38,8 @@ class Choice:
     def __str__(self) -> str:
         if self.encoding == "channels":
             return "channel by channel"
+        if self.encoding == "depthwise":
+            return f"depthwise, {self.tiles_per_task} planes a task"
         parts = [f"{self.encoding} {max(self.heights)}x{self.tile}"]
         parts += [f"block {self.block[0]}x{self.block[1]}"] if self.encoding == "blocks" else []
         parts += [f"chunk {self.chunk}"] if self.chunk else []
@@ -96,7 +99,8 @@ def join(parts: Sequence[Encoding], rows: Sequence[int], columns: Sequence[int],
 class LayerShape:
     """What candidates depend on beside the zeros. `vectors`: of pixels in the output, padding included; 0 for single
     vectors of inputs (fully connected). `tile_vectors`: of 2x2 pixels, where F(2x2, 3x3) applies, else 0. `pack`:
-    channels per word; `lone`: packed, one filter per channel."""
+    channels per word; `lone`: packed, one filter per channel. `window`:
+    float32, one or more filters per channel, of a size and stride that have a kernel."""
 
     m: int
     k: int
@@ -106,6 +110,7 @@ class LayerShape:
     tile_vectors: int = 0
     pack: int = 1
     lone: bool = False
+    window: bool = False
 
 
 @dataclass(frozen=True)
@@ -155,12 +160,15 @@ STRIP_VALUES = (50000, 250000, 1000000)  # of transformed input; a second-level 
 SUM_VALUES = 60000  # of the products that wait to be transformed back
 LEAST_KEPT = 64  # columns per group and chunk, to pay for loading and storing the sums
 TASKS_PER_THREAD = 8
+PLANE_ELEMENTS = 16384  # of depthwise output: a few microseconds
 MOST_TILES = 64  # per task, where several sections share them
 
 
 def candidates(shape: LayerShape, zeros: Zeros, isa: Isa) -> list[Choice]:
     """Choices worth measuring, the likeliest first, each once."""
     found = _candidates(shape, zeros, isa)
+    if shape.window:
+        found.insert(0, _depthwise_choice(shape, isa))
     if shape.tile_vectors and zeros.density > MANY:
         found += _winograd_choices(shape, isa)
     return list(dict.fromkeys(found))
@@ -251,6 +259,13 @@ def _block_choices(shape: LayerShape, zeros: Zeros, block: tuple[int, int], isa:
             rows = max(block[0], min(rows, round(shape.m * values / max(held, 1))))
             found.append(Choice("blocks", heights, tile, rows, per_task, False, block=block))
     return found
+
+
+def _depthwise_choice(shape: LayerShape, isa: Isa) -> Choice:
+    """As many planes per task as are worth handing out, and tasks for every thread."""
+    worth = -(-PLANE_ELEMENTS // (shape.vectors * isa.lanes))
+    fair = shape.m // (TASKS_PER_THREAD * shape.threads)
+    return Choice("depthwise", (1,), 1, 1, shape.m if shape.threads == 1 else max(1, min(fair, worth)), False)
 
 
 def _packed_choices(shape: LayerShape, zeros: Zeros, isa: Isa) -> list[Choice]:

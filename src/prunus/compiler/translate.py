@@ -100,7 +100,7 @@ def _layer_attrs(layer: Layer, decision: Decision, constants: dict[str, NDArray[
     assert f"{prefix}.values" not in constants, f"two layers are named {prefix}"
     if choice.encoding == "winograd":
         constants[f"{prefix}.values"] = winograd.pack(layer.matrix, choice.heights, choice.section)
-    elif choice.encoding == "channels":
+    elif choice.encoding in ("channels", "depthwise"):
         constants[f"{prefix}.values"] = layer.encoded
     else:
         encoding = encode(layer.encoded, layer.groups, choice)

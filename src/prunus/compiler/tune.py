@@ -160,7 +160,8 @@ def layer_shape(layer: Layer, graph: Graph, isa: Isa, threads: int) -> LayerShap
         pack, lone = layer.packed.pack, layer.packed.lone
         return LayerShape(len(layer.encoded), layer.packed.columns, layer.groups, vectors, threads, 0, pack, lone)
     m, k = layer.matrix.shape
-    return LayerShape(m, k * layer.groups, layer.groups, vectors, threads, tile_vectors)
+    window = vectors > 0 and window_applies(layer)
+    return LayerShape(m, k * layer.groups, layer.groups, vectors, threads, tile_vectors, window=window)
 
 
 def layer_shapes(graph: Graph, isa: Isa, threads: int) -> dict[str, LayerShape]:
@@ -168,6 +169,15 @@ def layer_shapes(graph: Graph, isa: Isa, threads: int) -> dict[str, LayerShape]:
     graph = spell_out(graph)
     layers = [layer_of(node, graph, isa) for node in graph.nodes if node.op in ("conv", "gemm")]
     return {layer.node.name: layer_shape(layer, graph, isa, threads) for layer in layers}
+
+
+def window_applies(layer: Layer) -> bool:
+    """A convolution with as many groups as channels, of a size and stride that `kernels/c/depthwise.h` has."""
+    attrs, filters = layer.node.attrs, layer.matrix
+    kernel, strides = tuple(attrs["kernel"]), tuple(attrs["strides"])
+    one_each = layer.groups > 1 and filters.shape[1] == kernel[0] * kernel[1]
+    sizes = kernel in ((3, 3), (5, 5)) and strides in ((1, 1), (2, 2)) and tuple(attrs["dilations"]) == (1, 1)
+    return one_each and sizes
 
 
 def winograd_applies(layer: Layer) -> bool:

@@ -10,7 +10,7 @@ from prunus.runtime.records import c_header
 
 SOURCES = (
     "vector.h", "words.h", "activation.h", "group.h", "gemv.h", "packed.h", "repack.h", "threads.h", "run.h", "layer.h", "strided.h", "pool.h", "phases.h",
-    "winograd.h", "executor.c",
+    "depthwise.h",    "winograd.h", "executor.c",
 )  # fmt: skip
 # channels per word -> dtype in symbols, macros of the micro-kernels
 PACKS = {

@@ -1,6 +1,7 @@
 // The executor: runs a plan's records one after the other, each shared out over the threads. No state but the pool.
 #include <time.h>
 #include "activation.h"
+#include "depthwise.h"
 #include "layer.h"
 #include "phases.h"
 #include "pool.h"
@@ -42,6 +43,7 @@ static void run_record(prunus_run_state *s) {
     case PRUNUS_GEMV: run_job(s->pool, gemv_task, s, r[GEMV_N_SECTIONS], GRAIN); return;
     case PRUNUS_WINOGRAD: run_job(s->pool, winograd_task, s, winograd_tasks(r), GRAIN); return;
     case PRUNUS_WINOGRAD_INPUT: run_job(s->pool, winograd_input_task, s, winograd_input_tasks(r), GRAIN); return;
+    case PRUNUS_DEPTHWISE: run_job(s->pool, depthwise_task, s, depthwise_tasks(r), GRAIN); return;
     case PRUNUS_MARGINS: run_job(s->pool, margins_task, s, r[MARGINS_IMAGES], GRAIN); return;
     case PRUNUS_FILL: run_job(s->pool, fill_task, s, 1, GRAIN); return;
     case PRUNUS_PHASES:

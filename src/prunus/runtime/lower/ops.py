@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from prunus.runtime.lower import elementwise, layer, move, repack, window, winograd
+from prunus.runtime.lower import depthwise, elementwise, layer, move, repack, window, winograd
 from prunus.runtime.lower.context import Draft
 from prunus.runtime.program import Op
 
@@ -13,6 +13,8 @@ def conv(draft: Draft, op: Op) -> None:
     way = op.attrs["choice"]["encoding"]
     if way == "winograd":
         winograd.conv(draft, op)
+    elif way == "depthwise":
+        depthwise.conv(draft, op)
     elif way == "channels":
         layer.depthwise(draft, op)
     else:
