@@ -4,15 +4,14 @@
 // 16 bytes; the sums are put in order once, at the end.
 #ifndef PRUNUS_DEPTHWISE_H
 #define PRUNUS_DEPTHWISE_H
-#include "activation.h"
+#include "group.h"
 #include "run.h"
 
 typedef struct {
   int64_t x_pitch, pitch, residual_pitch, h, w;  // h, w: of the output
   int64_t room;                                  // elements of an output plane from pixel 0 on
   vi real;                                       // all ones in lanes below w
-  int32_t activation;
-  float p1;
+  float bias, low, high;                         // sums are clipped
 } prunus_window;
 
 #if VL == 4
@@ -29,65 +28,64 @@ typedef struct {
 #define ORDERED 0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15
 #endif
 
-// Residual, activation, store. Lanes from w on, where rows are shorter than a vector, become zeros; they may lie over
-// the row below, which is written later.
-INLINE void finish_window(const prunus_window *t, vf a, float p0, float *out, const float *residual, int64_t at) {
-  if (residual) a += load(residual);
-  if (t->activation == ACT_CLIP) {
-    a = min_of(max_of(a, splat(p0)), splat(t->p1));
-  } else if (t->activation == ACT_RELU) {
-    a = max_of(a, (vf){0});
-  } else if (t->activation) {
-    a = activate(t->activation, a, p0, t->p1);
-  }
-  if (t->w >= VL) {
-    store(out, a);
-  } else if (at + VL <= t->room) {
+// Lanes from w on, where rows are shorter than a vector, become zeros; they may lie over the row below, which is written
+// later.
+INLINE void store_narrow(const prunus_window *t, float *out, vf a, int64_t at) {
+  if (at + VL <= t->room) {
     store(out, (vf)((vi)a & t->real));
   } else {
     for (int i = 0; i < t->w; i++) out[i] = a[i];
   }
 }
 
-// R rows x V vectors of output, `step` elements from one vector to the next; x at the window of the first.
+// R rows x V vectors of output, `step` elements from one vector to the next; x at the window of the first. What is done
+// with an input row is kept before the next, or the compiler sums up one output row after another.
 #define PRUNUS_WINDOW(KH, KW, S, R, V, NAME)                                                                     \
-  INLINE void NAME(const prunus_window *t, const vf *w, vf bias, float p0, const float *x, float *out,           \
-                   const float *residual, int64_t at, int64_t step) {                                            \
+  INLINE void NAME(const prunus_window *t, const vf *w, const float *x, float *out, const float *residual, int64_t at, \
+                   int64_t step) {                                                                               \
+    const int64_t x_pitch = t->x_pitch, pitch = t->pitch;                                                        \
     vf acc[R][V];                                                                                                \
-    UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++) acc[r][v] = bias;                      \
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++) acc[r][v] = splat(t->bias);            \
     UNROLL for (int i = 0; i < S * (R - 1) + KH; i++) {                                                          \
-      const float *p = x + i * t->x_pitch;                                                                       \
+      const float *p = x + i * x_pitch;                                                                          \
       UNROLL for (int k = 0; k < KW; k += S) {                                                                   \
+        vf in[V][2];                                                                                             \
         UNROLL for (int v = 0; v < V; v++) {                                                                     \
-          vf in[2];                                                                                              \
-          in[0] = load(p + v * S * step + k);                                                                    \
+          in[v][0] = load(p + v * S * step + k);                                                                 \
           if (S == 2) {                                                                                          \
-            const vf low = in[0], high = load(p + v * S * step + k + VL);                                        \
-            in[0] = SHUFFLE(low, high, EVEN_WITHIN);                                                             \
-            if (k + 1 < KW) in[1] = SHUFFLE(low, high, ODD_WITHIN);                                              \
-          }                                                                                                      \
-          UNROLL for (int j = 0; j < S; j++) {                                                                   \
-            UNROLL for (int r = 0; r < R; r++) {                                                                 \
-              if (k + j < KW && i >= S * r && i < S * r + KH)                                                    \
-                acc[r][v] += w[(i - S * r) * KW + k + j] * in[j];                                                \
-            }                                                                                                    \
+            const vf low = in[v][0], high = load(p + v * S * step + k + VL);                                     \
+            in[v][0] = SHUFFLE(low, high, EVEN_WITHIN);                                                          \
+            if (k + 1 < KW) in[v][1] = SHUFFLE(low, high, ODD_WITHIN);                                           \
           }                                                                                                      \
         }                                                                                                        \
+        UNROLL for (int j = 0; j < S; j++) {                                                                     \
+          UNROLL for (int r = 0; r < R; r++) {                                                                   \
+            UNROLL for (int v = 0; v < V; v++)                                                                   \
+              if (k + j < KW && i >= S * r && i < S * r + KH) acc[r][v] += w[(i - S * r) * KW + k + j] * in[v][j]; \
+          }                                                                                                      \
+        }                                                                                                        \
+        UNROLL for (int r = 0; r < R; r++)                                                                       \
+          if (i >= S * r && i < S * r + KH) AFTER(acc[r][V - 1]);                                                \
       }                                                                                                          \
     }                                                                                                            \
-    UNROLL for (int r = 0; r < R; r++) {                                                                         \
-      UNROLL for (int v = 0; v < V; v++) {                                                                       \
-        const vf a = S == 2 ? SHUFFLE(acc[r][v], acc[r][v], ORDERED) : acc[r][v];                                \
-        const float *z = residual ? residual + r * t->residual_pitch + v * step : NULL;                          \
-        finish_window(t, a, p0, out + r * t->pitch + v * step, z, at + r * t->pitch);                            \
-      }                                                                                                          \
+    if (S == 2) UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++)                            \
+      acc[r][v] = SHUFFLE(acc[r][v], acc[r][v], ORDERED);                                                        \
+    if (residual) UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++)                          \
+      acc[r][v] += load(residual + r * t->residual_pitch + v * step);                                            \
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++)                                        \
+      acc[r][v] = min_of(max_of(acc[r][v], splat(t->low)), splat(t->high));                                      \
+    if (t->w >= VL) {                                                                                            \
+      UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++)                                      \
+        store(out + r * pitch + v * step, acc[r][v]);                                                            \
+    } else {                                                                                                     \
+      UNROLL for (int r = 0; r < R; r++) store_narrow(t, out + r * pitch, acc[r][0], at + r * pitch);            \
     }                                                                                                            \
   }
 
 // R rows from row y on, and zeros in the padding behind all but the plane's last. The last vector of a row ends with
 // it and may overlap the one before.
 #define PRUNUS_WINDOW_ROWS(S, R, V, NAME)                                                                        \
-  INLINE void NAME##_rows_##R(const prunus_window *t, const vf *w, vf bias, float p0, const float *x, float *out, \
+  INLINE void NAME##_rows_##R(const prunus_window *t, const vf *w, const float *x, float *out, \
                               const float *residual, int64_t y) {                                                \
     x += S * y * t->x_pitch, out += y * t->pitch;                                                                \
     if (residual) residual += y * t->residual_pitch;                                                             \
@@ -96,12 +94,12 @@ INLINE void finish_window(const prunus_window *t, vf a, float p0, float *out, co
     if (V == 2) {                                                                                                \
       for (; c < last; c += 2 * VL) {                                                                            \
         const int64_t step = least(VL, last - c);                                                                \
-        NAME##_##R##x2(t, w, bias, p0, x + S * c, out + c, residual ? residual + c : NULL, at, step);            \
+        NAME##_##R##x2(t, w, x + S * c, out + c, residual ? residual + c : NULL, at, step);            \
       }                                                                                                          \
       c = c - VL < last ? last : last + 1;                                                                       \
     }                                                                                                            \
     for (; c <= last; c = c < last ? least(c + VL, last) : last + 1)                                             \
-      NAME##_##R##x1(t, w, bias, p0, x + S * c, out + c, residual ? residual + c : NULL, at, VL);                \
+      NAME##_##R##x1(t, w, x + S * c, out + c, residual ? residual + c : NULL, at, VL);                \
     for (int64_t r = 0; r < R && y + r < t->h - 1; r++)                                                          \
       for (int64_t i = t->w; i < t->pitch; i++) out[r * t->pitch + i] = 0;                                       \
   }
@@ -117,15 +115,15 @@ INLINE void finish_window(const prunus_window *t, vf a, float p0, float *out, co
   PRUNUS_WINDOW_ROWS(S, 4, V, NAME)                                                                              \
   PRUNUS_WINDOW_ROWS(S, 2, V, NAME)                                                                              \
   PRUNUS_WINDOW_ROWS(S, 1, V, NAME)                                                                              \
-  static void NAME(const prunus_window *t, const float *weights, float bias, float p0, const float *x, float *out, \
+  static void NAME(const prunus_window *t, const float *weights, const float *x, float *out, \
                    const float *residual) {                                                                      \
     vf w[KH * KW];                                                                                               \
     UNROLL for (int i = 0; i < KH * KW; i++) w[i] = splat(weights[i]);                                           \
     int64_t y = 0;                                                                                               \
     for (; t->h - y >= 4 || (t->h - y == 3 && y > 0); y = least(y + 4, t->h))                                    \
-      NAME##_rows_4(t, w, splat(bias), p0, x, out, residual, least(y, t->h - 4));                                \
-    for (; t->h - y >= 2; y += 2) NAME##_rows_2(t, w, splat(bias), p0, x, out, residual, y);                     \
-    for (; t->h - y >= 1; y += 1) NAME##_rows_1(t, w, splat(bias), p0, x, out, residual, y);                     \
+      NAME##_rows_4(t, w, x, out, residual, least(y, t->h - 4));                                \
+    for (; t->h - y >= 2; y += 2) NAME##_rows_2(t, w, x, out, residual, y);                     \
+    for (; t->h - y >= 1; y += 1) NAME##_rows_1(t, w, x, out, residual, y);                     \
   }
 
 PRUNUS_DEPTHWISE(3, 3, 1, 1, prunus_f32_depthwise_3x3_1)
@@ -133,13 +131,26 @@ PRUNUS_DEPTHWISE(3, 3, 2, 1, prunus_f32_depthwise_3x3_2)
 PRUNUS_DEPTHWISE(5, 5, 1, 2, prunus_f32_depthwise_5x5_1)
 PRUNUS_DEPTHWISE(5, 5, 2, 1, prunus_f32_depthwise_5x5_2)
 
-typedef void prunus_depthwise_kernel(const prunus_window *t, const float *weights, float bias, float p0, const float *x,
+typedef void prunus_depthwise_kernel(const prunus_window *t, const float *weights, const float *x,
                                      float *out, const float *residual);
 // by kernel size and stride
 static prunus_depthwise_kernel *const prunus_depthwise_kernels[6][3] = {
     [3] = {[1] = prunus_f32_depthwise_3x3_1, [2] = prunus_f32_depthwise_3x3_2},
     [5] = {[1] = prunus_f32_depthwise_5x5_1, [2] = prunus_f32_depthwise_5x5_2},
 };
+
+// Activations that aren't clipping, while the plane is in cache.
+static void activate_plane(const prunus_window *t, float *out, int32_t activation, float p0, float p1) {
+  for (int64_t y = 0; y < t->h; y++, out += t->pitch) {
+    int64_t c = 0;
+    for (; c + VL <= t->w; c += VL) store(out + c, activate(activation, load(out + c), p0, p1));
+    if (c == t->w) continue;
+    vf rest = {0};
+    memcpy(&rest, out + c, (size_t)(t->w - c) * 4);
+    rest = activate(activation, rest, p0, p1);
+    memcpy(out + c, &rest, (size_t)(t->w - c) * 4);
+  }
+}
 
 static int64_t depthwise_tasks(const int64_t *r) {
   return r[DEPTHWISE_IMAGES] * ceil_div(r[DEPTHWISE_PLANES], r[DEPTHWISE_PLANES_PER_TASK]);
@@ -155,17 +166,25 @@ static void depthwise_task(void *context, int64_t task, int thread) {
   prunus_window t = {
       .x_pitch = r[DEPTHWISE_X_PITCH], .pitch = r[DEPTHWISE_PITCH], .residual_pitch = r[DEPTHWISE_RESIDUAL_PITCH],
       .h = r[DEPTHWISE_H], .w = r[DEPTHWISE_W], .room = r[DEPTHWISE_ROOM],
-      .activation = (int32_t)r[DEPTHWISE_ACTIVATION], .p1 = from_bits(r[DEPTHWISE_P1]),
+      .low = -__builtin_inff(), .high = __builtin_inff(),
   };
+  const int32_t activation = (int32_t)r[DEPTHWISE_ACTIVATION];
+  const float p0 = from_bits(r[DEPTHWISE_P0]), p1 = from_bits(r[DEPTHWISE_P1]);
+  if (activation == ACT_RELU) t.low = 0;
+  if (activation == ACT_CLIP) t.low = p0, t.high = p1;
   for (int i = 0; i < VL; i++) t.real[i] = i < t.w ? -1 : 0;
   const float *weights = at(s, r[DEPTHWISE_WEIGHTS]), *bias = at(s, r[DEPTHWISE_BIAS]), *slope = at(s, r[DEPTHWISE_SLOPE]);
   const float *x = at(s, r[DEPTHWISE_X]) + image * r[DEPTHWISE_X_BATCH];
   float *out = at(s, r[DEPTHWISE_OUT]) + image * r[DEPTHWISE_OUT_BATCH];
   const float *residual = at(s, r[DEPTHWISE_RESIDUAL]);
   if (residual) residual += image * r[DEPTHWISE_RESIDUAL_BATCH];
-  for (int64_t c = first, end = least(first + per_task, planes); c < end; c++)
-    run(&t, weights + c * kernel * kernel, bias ? bias[c] : 0.0f, slope ? slope[c] : from_bits(r[DEPTHWISE_P0]),
-        x + c / per_input * r[DEPTHWISE_X_PLANE], out + c * r[DEPTHWISE_PLANE],
+  for (int64_t c = first, end = least(first + per_task, planes); c < end; c++) {
+    float *y = out + c * r[DEPTHWISE_PLANE];
+    t.bias = bias ? bias[c] : 0.0f;
+    run(&t, weights + c * kernel * kernel, x + c / per_input * r[DEPTHWISE_X_PLANE], y,
         residual ? residual + c * r[DEPTHWISE_RESIDUAL_PLANE] : NULL);
+    if (activation && activation != ACT_RELU && activation != ACT_CLIP)
+      activate_plane(&t, y, activation, slope ? slope[c] : p0, p1);
+  }
 }
 #endif
