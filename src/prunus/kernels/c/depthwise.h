@@ -38,14 +38,15 @@ INLINE void store_narrow(const prunus_window *t, float *out, vf a, int64_t at) {
   }
 }
 
-// R rows x V vectors of output, `step` elements from one vector to the next; x at the window of the first. What is done
-// with an input row is kept before the next, or the compiler sums up one output row after another.
+// R rows x V vectors of output, `step` elements from one vector to the next; x at the window of the first. Input rows go
+// by one after the other; the order is kept, or the compiler sums up one output row after another. 25 taps are summed in
+// two halves: one after the other they would wait for each other's additions.
 #define PRUNUS_WINDOW(KH, KW, S, R, V, NAME)                                                                     \
   INLINE void NAME(const prunus_window *t, const vf *w, const float *x, float *out, const float *residual, int64_t at, \
                    int64_t step) {                                                                               \
     const int64_t x_pitch = t->x_pitch, pitch = t->pitch;                                                        \
-    vf acc[R][V];                                                                                                \
-    UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++) acc[r][v] = splat(t->bias);            \
+    vf acc[R][V], odd[R][V];                                                                                     \
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++) acc[r][v] = splat(t->bias), odd[r][v] = (vf){0}; \
     UNROLL for (int i = 0; i < S * (R - 1) + KH; i++) {                                                          \
       const float *p = x + i * x_pitch;                                                                          \
       UNROLL for (int k = 0; k < KW; k += S) {                                                                   \
@@ -58,15 +59,25 @@ INLINE void store_narrow(const prunus_window *t, float *out, vf a, int64_t at) {
             if (k + 1 < KW) in[v][1] = SHUFFLE(low, high, ODD_WITHIN);                                           \
           }                                                                                                      \
         }                                                                                                        \
-        UNROLL for (int j = 0; j < S; j++) {                                                                     \
-          UNROLL for (int r = 0; r < R; r++) {                                                                   \
-            UNROLL for (int v = 0; v < V; v++)                                                                   \
-              if (k + j < KW && i >= S * r && i < S * r + KH) acc[r][v] += w[(i - S * r) * KW + k + j] * in[v][j]; \
+        UNROLL for (int r = 0; r < R; r++) {                                                                     \
+          const int ky = i - S * r;                                                                              \
+          if (ky < 0 || ky >= KH) continue;                                                                      \
+          UNROLL for (int j = 0; j < S && k + j < KW; j++) {                                                     \
+            const int tap = ky * KW + k + j;                                                                     \
+            UNROLL for (int v = 0; v < V; v++) {                                                                 \
+              if (KH * KW > 9 && tap % 2) {                                                                      \
+                odd[r][v] += w[tap] * in[v][j];                                                                  \
+              } else {                                                                                           \
+                acc[r][v] += w[tap] * in[v][j];                                                                  \
+              }                                                                                                  \
+            }                                                                                                    \
           }                                                                                                      \
+          AFTER(acc[r][V - 1]);                                                                                  \
+          if (KH * KW > 9) AFTER(odd[r][V - 1]);                                                                 \
         }                                                                                                        \
-        UNROLL for (int r = 0; r < R; r++)                                                                       \
-          if (i >= S * r && i < S * r + KH) AFTER(acc[r][V - 1]);                                                \
       }                                                                                                          \
+      UNROLL for (int r = 0; r < R; r++)                                                                         \
+        if (KH * KW > 9 && i == S * r + KH - 1) UNROLL for (int v = 0; v < V; v++) acc[r][v] += odd[r][v];       \
     }                                                                                                            \
     if (S == 2) UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++)                            \
       acc[r][v] = SHUFFLE(acc[r][v], acc[r][v], ORDERED);                                                        \
@@ -75,8 +86,7 @@ INLINE void store_narrow(const prunus_window *t, float *out, vf a, int64_t at) {
     UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++)                                        \
       acc[r][v] = min_of(max_of(acc[r][v], splat(t->low)), splat(t->high));                                      \
     if (t->w >= VL) {                                                                                            \
-      UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++)                                      \
-        store(out + r * pitch + v * step, acc[r][v]);                                                            \
+      UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++) store(out + r * pitch + v * step, acc[r][v]); \
     } else {                                                                                                     \
       UNROLL for (int r = 0; r < R; r++) store_narrow(t, out + r * pitch, acc[r][0], at + r * pitch);            \
     }                                                                                                            \
