@@ -33,12 +33,16 @@ def conv(draft: Draft, op: Op) -> None:
 
 
 def _padded(draft: Draft, op: Op) -> tuple[Address, Layout]:
-    """Address of pixel (0, 0) of the input, or of a copy, with zeros around as the padding asks; how it lies."""
+    """Address of pixel (0, 0) of the input, or of a copy, with zeros around as the padding asks; how it lies.
+
+    The caller's own arrays are copied even where no padding is asked for: vectors may reach past the last pixel.
+    """
     x = draft.layout(op.inputs[0])
     top, left, bottom, right = (max(pad, 0) for pad in op.attrs["pads"])
     n, c, h, w = x.shape
     if (
-        x.strides[3] == 1
+        op.inputs[0] not in draft.program.inputs
+        and x.strides[3] == 1
         and x.pitch >= w + max(left, right)
         and x.front >= top * x.pitch + left
         and x.tail >= bottom * x.pitch + right
