@@ -48,6 +48,8 @@ static void conv_task(void *context, int64_t task, int thread) {
   const int64_t width = r[CONV_VECTORS] / n_tiles, spare = r[CONV_VECTORS] % n_tiles;
   const int64_t first_vector = first * r[CONV_VECTORS] / n_tiles, first_rest = first * r[CONV_VECTORS] % n_tiles;
   for (int64_t part = sections[0]; part < sections[1]; part++) {
+    const int32_t *from = calls + parts[part] * CALL_SIZE, *to = calls + parts[part + 1] * CALL_SIZE;
+    t.ahead = to - from == CALL_SIZE && from[CALL_GROUPS] == 1 ? 2 * v * VL : 0;
     int64_t pixel = first_vector * VL, rest_of = first_rest;
     for (int64_t i = first; i < last; i++) {
       const int64_t wider = (rest_of += spare) >= n_tiles, vectors = width + wider;
@@ -55,7 +57,7 @@ static void conv_task(void *context, int64_t task, int thread) {
       t.x = x + pixel, t.out = out + pixel, t.mask = mask ? mask + pixel : NULL;
       t.residual = residual ? residual + image * r[CONV_RESIDUAL_BATCH] + pixel : NULL;
       if (r[CONV_SUMS_IN_OUT]) t.scratch = t.out, t.scratch_pitch = t.plane;
-      for (const int32_t *c = calls + parts[part] * CALL_SIZE; c < calls + parts[part + 1] * CALL_SIZE; c += CALL_SIZE)
+      for (const int32_t *c = from; c < to; c += CALL_SIZE)
         prunus_group_kernels[r[CONV_PACK]][c[CALL_HEIGHT]][vectors](&t, groups + c[CALL_START], c[CALL_GROUPS]);
       pixel += vectors * VL;
     }
