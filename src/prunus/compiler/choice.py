@@ -21,7 +21,7 @@ class Choice:
     `pixels_outer` says whether all sections see one stretch of pixels before the next. For "winograd", F(2x2, 3x3),
     vectors are of 2x2 pixels, `section` is in rows, `tiles_per_task` in vectors (a strip), and the input is transformed
     by each task for all sections (`pixels_outer`) or before all tasks. "channels" is one filter per packed channel,
-    "depthwise" one per channel, square and small.
+    "depthwise" one per plane of float32, with planes as the tiles of a task.
     """
 
     encoding: Literal["rows", "blocks", "winograd", "channels", "depthwise"]
@@ -36,8 +36,10 @@ class Choice:
     columns_outer: bool = True
 
     def __str__(self) -> str:
-        if self.encoding in ("channels", "depthwise"):
+        if self.encoding == "channels":
             return "channel by channel"
+        if self.encoding == "depthwise":
+            return f"depthwise, {self.tiles_per_task} planes a task"
         parts = [f"{self.encoding} {max(self.heights)}x{self.tile}"]
         parts += [f"block {self.block[0]}x{self.block[1]}"] if self.encoding == "blocks" else []
         parts += [f"chunk {self.chunk}"] if self.chunk else []
@@ -97,7 +99,8 @@ def join(parts: Sequence[Encoding], rows: Sequence[int], columns: Sequence[int],
 class LayerShape:
     """What candidates depend on beside the zeros. `vectors`: of pixels in the output, padding included; 0 for single
     vectors of inputs (fully connected). `tile_vectors`: of 2x2 pixels, where F(2x2, 3x3) applies, else 0. `pack`:
-    channels per word; `lone`: packed, one filter per channel. `small`: one filter per channel that "depthwise" does."""
+    channels per word; `lone`: packed, one filter per channel. `window`: float32, one or more filters per channel, of a
+    size and stride that have a kernel."""
 
     m: int
     k: int
@@ -107,7 +110,7 @@ class LayerShape:
     tile_vectors: int = 0
     pack: int = 1
     lone: bool = False
-    small: bool = False
+    window: bool = False
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,6 @@ def examine(matrix: Values) -> Zeros:
     return Zeros(density, sharing, None)
 
 
-DEPTHWISE = Choice("depthwise", (1,), 1, 1, 1, False)
 CHANNELS = Choice("channels", (1,), 1, 1, 1, False)
 SECTION_VALUES = 60000  # of weights that stay in a second-level cache of 512 KB while pixels go by
 L1_VECTORS = 512  # of 32 bytes: half of a first-level cache of 32 KB
@@ -159,12 +161,15 @@ SUM_VALUES = 60000  # of the products that wait to be transformed back
 LEAST_KEPT = 64  # columns per group and chunk, to pay for loading and storing the sums
 FEW_TASKS, MANY_TASKS = 2, 8  # per thread: few where a task would be over before the next is handed out
 TASK_WORK = 60000  # of weights times vectors of pixels in a task, some 10 microseconds
+PLANE_ELEMENTS = 16384  # of depthwise output: a few microseconds
 MOST_TILES = 64  # per task, where several sections share them
 
 
 def candidates(shape: LayerShape, zeros: Zeros, isa: Isa) -> list[Choice]:
     """Choices worth measuring, the likeliest first, each once."""
     found = _candidates(shape, zeros, isa)
+    if shape.window:
+        found.insert(0, _depthwise_choice(shape, isa))
     if shape.tile_vectors and zeros.density > MANY:
         found += _winograd_choices(shape, isa)
     return list(dict.fromkeys(found))
@@ -179,8 +184,7 @@ def _candidates(shape: LayerShape, zeros: Zeros, isa: Isa) -> list[Choice]:
         return _packed_choices(shape, zeros, isa)
     most = dict(isa.tiles)
     if shape.groups > 1 and shape.m == shape.groups:
-        ways = [_rows(shape, zeros, isa, (1,), tile) for tile in (6, 4, 8)]
-        return [DEPTHWISE, *ways] if shape.small else ways
+        return [_rows(shape, zeros, isa, (1,), tile) for tile in (6, 4, 8)]
     if zeros.block:
         return [*_block_choices(shape, zeros, zeros.block, isa), *_orders(shape, zeros, isa, (1,), 8)]
     if zeros.sharing >= 2:
@@ -257,6 +261,13 @@ def _block_choices(shape: LayerShape, zeros: Zeros, block: tuple[int, int], isa:
             rows = max(block[0], min(rows, round(shape.m * values / max(held, 1))))
             found.append(Choice("blocks", heights, tile, rows, per_task, False, block=block))
     return found
+
+
+def _depthwise_choice(shape: LayerShape, isa: Isa) -> Choice:
+    """As many planes per task as are worth handing out, and tasks for every thread."""
+    worth = -(-PLANE_ELEMENTS // (shape.vectors * isa.lanes))
+    fair = shape.m // (MANY_TASKS * shape.threads)
+    return Choice("depthwise", (1,), 1, 1, shape.m if shape.threads == 1 else max(1, min(fair, worth)), False)
 
 
 def _packed_choices(shape: LayerShape, zeros: Zeros, isa: Isa) -> list[Choice]:

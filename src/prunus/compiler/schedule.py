@@ -126,8 +126,8 @@ def refusal(choice: Choice, shape: LayerShape, isa: Isa) -> str | None:
         return f"section {choice.section}, expected a multiple of the height {max(choice.heights)}"
     if (choice.encoding == "channels") != shape.lone:
         return f"encoding {choice.encoding}, expected " + ("channels" if shape.lone else "another: channels are packed")
-    if choice.encoding == "depthwise" and not shape.small:
-        return "depthwise computes one filter per channel, 3x3 or 5x5, of stride 1 or 2"
+    if choice.encoding == "depthwise" and not shape.window:
+        return "depthwise computes 3x3 and 5x5 convolutions of stride 1 or 2 with as many groups as channels, undilated"
     if shape.lone or choice.encoding == "depthwise":
         return None
     if shape.pack > 1 and shape.vectors:

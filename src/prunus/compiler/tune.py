@@ -162,8 +162,8 @@ def layer_shape(layer: Layer, graph: Graph, isa: Isa, threads: int) -> LayerShap
         pack, lone = layer.packed.pack, layer.packed.lone
         return LayerShape(len(layer.encoded), layer.packed.columns, layer.groups, vectors, threads, 0, pack, lone)
     m, k = layer.matrix.shape
-    small = vectors > 0 and depthwise_applies(layer)
-    return LayerShape(m, k * layer.groups, layer.groups, vectors, threads, tile_vectors, small=small)
+    window = vectors > 0 and window_applies(layer)
+    return LayerShape(m, k * layer.groups, layer.groups, vectors, threads, tile_vectors, window=window)
 
 
 def layer_shapes(graph: Graph, isa: Isa, threads: int) -> dict[str, LayerShape]:
@@ -173,12 +173,13 @@ def layer_shapes(graph: Graph, isa: Isa, threads: int) -> dict[str, LayerShape]:
     return {layer.node.name: layer_shape(layer, graph, isa, threads) for layer in layers}
 
 
-def depthwise_applies(layer: Layer) -> bool:
-    """One filter per channel, 3x3 or 5x5, of stride 1 or 2 both ways."""
-    attrs = layer.node.attrs
-    square = tuple(attrs["kernel"]) in ((3, 3), (5, 5)) and tuple(attrs["dilations"]) == (1, 1)
-    lone = layer.groups == len(layer.matrix) > 1 and layer.matrix.shape[1] == attrs["kernel"][0] ** 2
-    return square and lone and tuple(attrs["strides"]) in ((1, 1), (2, 2)) and min(attrs["pads"]) >= 0
+def window_applies(layer: Layer) -> bool:
+    """A convolution with as many groups as channels, of a size and stride that `kernels/c/depthwise.h` has."""
+    attrs, filters = layer.node.attrs, layer.matrix
+    kernel, strides = tuple(attrs["kernel"]), tuple(attrs["strides"])
+    one_each = layer.groups > 1 and filters.shape[1] == kernel[0] * kernel[1]
+    sizes = kernel in ((3, 3), (5, 5)) and strides in ((1, 1), (2, 2)) and tuple(attrs["dilations"]) == (1, 1)
+    return one_each and sizes
 
 
 def winograd_applies(layer: Layer) -> bool:

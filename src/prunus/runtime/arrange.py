@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 from prunus.runtime.layout import Layout, Shape, channels_of, contiguous, planar
-from prunus.runtime.lower import depthwise
 from prunus.runtime.lower.layer import taps
 from prunus.runtime.program import Program, outside_tensors
 
@@ -36,16 +35,13 @@ def arrange(program: Program, batch: int) -> tuple[dict[str, Layout], dict[str, 
         if op.kind != "conv" or out in flat:
             continue
         x, (top, left, bottom, right) = op.inputs[0], op.attrs["pads"]
-        if op.attrs["choice"]["encoding"] == "depthwise":
-            if x not in flat:
-                top, left, bottom, right = depthwise.margins(op)
-                widen(x, shapes[x][3] + max(left, right))
-                margins[root[x]] = _larger(margins.get(root[x], (0, 0, 0, 0)), (top, left, bottom, right))
-        elif tuple(op.attrs["strides"]) == (1, 1) and x not in flat:
-            groups.join(x, out)
+        alone = op.attrs["choice"]["encoding"] == "depthwise"  # reads and writes at any two pitches
+        if (alone or tuple(op.attrs["strides"]) == (1, 1)) and x not in flat:
+            if not alone:
+                groups.join(x, out)
             widen(x, shapes[x][3] + max(left, right))
             margins[root[x]] = _larger(margins.get(root[x], (0, 0, 0, 0)), (top, left, bottom, right))
-        else:
+        elif not alone:
             columns = taps(op.attrs["kernel"][1], op.attrs["strides"][1], left, op.attrs["dilations"][1])
             widen(out, shapes[out][3] + columns.high - columns.low)
         if len(op.inputs) > 1:

@@ -47,11 +47,12 @@ RECORDS: Final[dict[str, tuple[str, ...]]] = {
         *_EPILOGUE, "rows", "section_rows", "tile", "sums_position", "ready",
     ),
     "winograd_input": (*_TILES, "out", "channels_per_task"),
-    # one filter per channel, square, from planes with zero margins: the first tap lies `before` x; see depthwise.h
+    # filters of one channel, `kernel` x `kernel`, over padded planes; `x` is the window of pixel (0, 0), `room` what a
+    # plane of the output holds from pixel 0 on, `per_input` filters per channel; see kernels/c/depthwise.h
     "depthwise": (
-        "images", "planes", "x", "x_batch", "x_plane", "x_pitch", "before", "out", "out_batch", "plane", "pitch",
-        "oh", "ow", "residual", "residual_batch", "residual_plane", "residual_pitch", "weights", "kernel", "stride",
-        *_EPILOGUE,
+        "images", "planes", "x", "x_batch", "x_plane", "x_pitch", "out", "out_batch", "plane", "pitch", "h", "w",
+        "room", "residual", "residual_batch", "residual_plane", "residual_pitch", "weights", *_EPILOGUE, "kernel",
+        "stride", "per_input", "planes_per_task",
     ),
     # zero `front` elements before pixel 0 and `tail` from `tail_start` of each plane
     "margins": ("out", "images", "out_batch", "planes", "plane", "front", "tail_start", "tail", "pad"),

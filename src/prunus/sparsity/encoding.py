@@ -28,9 +28,9 @@ class Encoding:
 
     heights, counts, flags: int64[groups], rows and columns of each group and its flags. rows: int64[sum of heights].
     columns: int64 or int32[sum of counts of groups that aren't SHARED]. values: float32[sum of heights * counts],
-    per group [column][row]; int32 where the matrix is one of words (see `words.py`). parts: int64[parts + 1], first group of
-    each stretch of groups over one range of columns. sections: int64[sections + 1], first group of each, a subset of
-    `parts`.
+    per group [column][row]; int32 where the matrix is one of words (see `words.py`). parts: int64[parts + 1], first
+    group of each stretch of groups over one range of columns. sections: int64[sections + 1], first group of each, a
+    subset of `parts`.
     """
 
     shape: tuple[int, int]

@@ -43,6 +43,7 @@ static void run_record(prunus_run_state *s) {
     case PRUNUS_GEMV: run_job(s->pool, gemv_task, s, r[GEMV_N_SECTIONS], GRAIN); return;
     case PRUNUS_WINOGRAD: run_job(s->pool, winograd_task, s, winograd_tasks(r), GRAIN); return;
     case PRUNUS_WINOGRAD_INPUT: run_job(s->pool, winograd_input_task, s, winograd_input_tasks(r), GRAIN); return;
+    case PRUNUS_DEPTHWISE: run_job(s->pool, depthwise_task, s, depthwise_tasks(r), GRAIN); return;
     case PRUNUS_MARGINS: run_job(s->pool, margins_task, s, r[MARGINS_IMAGES], GRAIN); return;
     case PRUNUS_FILL: run_job(s->pool, fill_task, s, 1, GRAIN); return;
     case PRUNUS_PHASES:
@@ -63,10 +64,6 @@ static void run_record(prunus_run_state *s) {
       run_strided(s, reduce_mean_task, r + REDUCE_MEAN_SIZE0, reduced);
       return;
     }
-    case PRUNUS_DEPTHWISE:
-      run_planes(s, depthwise_task, r[DEPTHWISE_IMAGES], r[DEPTHWISE_PLANES],
-                 r[DEPTHWISE_OH] * r[DEPTHWISE_OW] * r[DEPTHWISE_KERNEL]);
-      return;
     case PRUNUS_PACK:
       run_planes(s, pack_task, r[PACK_IMAGES], ceil_div(r[PACK_CHANNELS], r[PACK_PACK]), r[PACK_PACK] * r[PACK_H] * r[PACK_W]);
       return;

@@ -21,6 +21,7 @@ typedef struct {
   const float *bias;       // [rows], or NULL
   const float *slope;      // [rows] of prelu, or NULL
   int64_t plane, residual_plane, scratch_pitch;
+  int64_t ahead;  // elements from the tile to output that the same rows write soon; 0: another group comes next
   int32_t activation;
   float p0, p1;
   // of packed channels; see packed.h
@@ -52,6 +53,12 @@ typedef void prunus_group_kernel(const prunus_tile *t, const int32_t *groups, in
 INLINE void expect_residual(const prunus_tile *t, int32_t row, int vectors) {
   const float *z = t->residual + row * t->residual_plane;
   UNROLL for (int i = 0; i < vectors * VL; i += 16) __builtin_prefetch(z + i);
+}
+
+// Lines that a row will write: few columns take less time than the lines take to come.
+INLINE void expect_output(const prunus_tile *t, int32_t row, int vectors) {
+  const float *y = t->out + row * t->plane + t->ahead;
+  UNROLL for (int i = 0; i < vectors * VL; i += 16) __builtin_prefetch(y + i, 1);
 }
 
 // Bias, residual, activation, padding mask, store; one branch for all rows, for short rows would spend more time on
@@ -95,6 +102,8 @@ INLINE void expect_residual(const prunus_tile *t, int32_t row, int vectors) {
       const int32_t *off = t->offsets + group[GROUP_OFFSETS];                                          \
       const float *w = t->weights + group[GROUP_WEIGHTS], *x = t->x;                                   \
       vf acc[R][V];                                                                                    \
+      if (t->ahead)                                                                                    \
+        UNROLL for (int r = 0; r < R; r++) expect_output(t, rows[r], V);                               \
       if (flags & GROUP_FINAL && t->residual)                                                           \
         UNROLL for (int r = 0; r < R; r++) expect_residual(t, rows[r], V);                              \
       if (flags & GROUP_LOAD) {                                                                        \

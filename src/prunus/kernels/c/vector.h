@@ -18,6 +18,12 @@ typedef int32_t vi __attribute__((vector_size(VB)));
 typedef float vf_any __attribute__((vector_size(VB), aligned(4), may_alias));
 typedef int32_t vi_any __attribute__((vector_size(VB), aligned(4), may_alias));
 
+#if defined(__clang__)
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (vi){__VA_ARGS__})
+#endif
+
 INLINE vf load(const float *p) { return *(const vf_any *)p; }
 INLINE void store(float *p, vf a) { *(vf_any *)p = a; }
 INLINE vi load_int(const int32_t *p) { return *(const vi_any *)p; }

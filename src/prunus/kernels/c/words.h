@@ -96,11 +96,11 @@ INLINE vi to_quads(vf a, vf b, vf c, vf d) {
 // Every other word of two vectors.
 INLINE vi even_words(vi a, vi b) {
 #if VL == 16
-  return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  return SHUFFLE(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
 #elif VL == 8
-  return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
+  return SHUFFLE(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
 #else
-  return __builtin_shufflevector(a, b, 0, 2, 4, 6);
+  return SHUFFLE(a, b, 0, 2, 4, 6);
 #endif
 }
 
