@@ -88,9 +88,9 @@ class Builder:
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def resnet(name: str, depths: tuple[int, ...], bottleneck: bool, batch: Dim = 1) -> onnx.ModelProto:
-    """ResNet for 224 x 224. Source: He et al., CVPR 2016, arXiv:1512.03385, table 1 (stride in the 3x3)."""
-    b = Builder(name, 3, 224, batch)
+def resnet(name: str, depths: tuple[int, ...], bottleneck: bool, batch: Dim = 1, size: int = 224) -> onnx.ModelProto:
+    """ResNet for `size` x `size`. Source: He et al., CVPR 2016, arXiv:1512.03385, table 1 (stride in the 3x3)."""
+    b = Builder(name, 3, size, batch)
     x = b.pool(b.conv("x", 64, 7, 2, act="relu"), 3, 2, 1)
     for stage, depth in enumerate(depths):
         width, out = 64 << stage, (256 if bottleneck else 64) << stage
@@ -119,18 +119,50 @@ def vgg16(batch: Dim = 1) -> onnx.ModelProto:
     return b.model()
 
 
+def vgg16_small(batch: Dim = 1) -> onnx.ModelProto:
+    """VGG-16 for images of 32 x 32: the same convolutions, then 512 to 512 to 10, as is usual for CIFAR-10.
+    Source: Liu and Deng, ACPR 2015, "Very deep convolutional neural network based image classification".
+    """
+    b, x = Builder("vgg16-32", 3, 32, batch), "x"
+    for width, depth in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
+        for _ in range(depth):
+            x = b.conv(x, width, 3, act="relu")
+        x = b.pool(x, 2, 2)
+    b.linear(b.linear(b.flat(x, average=False), 512, 2.0, "relu"), 10)
+    return b.model()
+
+
 def mobilenetv2(batch: Dim = 1) -> onnx.ModelProto:
     """MobileNetV2. Source: Sandler et al., CVPR 2018, arXiv:1801.04381, table 2."""
     b = Builder("mobilenetv2", 3, 224, batch)
     x = b.conv("x", 32, 3, 2, act="relu6")
     table = (
-        (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1),
+        (1, 3, 16, 1, 1), (6, 3, 24, 2, 2), (6, 3, 32, 3, 2), (6, 3, 64, 4, 2), (6, 3, 96, 3, 1), (6, 3, 160, 3, 2),
+        (6, 3, 320, 1, 1),
     )  # fmt: skip
-    for expand, out, depth, first in table:
+    return inverted_residuals(b, x, table)
+
+
+def efficientnet_lite0(batch: Dim = 1) -> onnx.ModelProto:
+    """EfficientNet-Lite0: EfficientNet-B0 without squeeze-and-excitation, with ReLU6 for swish.
+    Source: Tan and Le, ICML 2019, arXiv:1905.11946, table 1; the "lite" variants are Google's of 2020.
+    """
+    b = Builder("efficientnet-lite0", 3, 224, batch)
+    x = b.conv("x", 32, 3, 2, act="relu6")
+    table = (
+        (1, 3, 16, 1, 1), (6, 3, 24, 2, 2), (6, 5, 40, 2, 2), (6, 3, 80, 3, 2), (6, 5, 112, 3, 1), (6, 5, 192, 4, 2),
+        (6, 3, 320, 1, 1),
+    )  # fmt: skip
+    return inverted_residuals(b, x, table)
+
+
+def inverted_residuals(b: Builder, x: str, table: tuple[tuple[int, int, int, int, int], ...]) -> onnx.ModelProto:
+    """Blocks of rows (expansion, kernel, channels out, depth, first stride), and the head of 1280 channels."""
+    for expand, kernel, out, depth, first in table:
         for i in range(depth):
             inner, stride = b.shapes[x][0] * expand, first if i == 0 else 1
             y = b.conv(x, inner, 1, act="relu6") if expand > 1 else x
-            y = b.conv(y, inner, 3, stride, group=inner, act="relu6")
+            y = b.conv(y, inner, kernel, stride, group=inner, act="relu6")
             same = stride == 1 and b.shapes[x][0] == out
             y = b.conv(y, out, 1, gain=0.5 if same else 1.0)
             x = b.add("Add", [x, y], *b.shapes[y]) if same else y
@@ -142,5 +174,7 @@ ZOO: dict[str, Callable[..., onnx.ModelProto]] = {
     "resnet18": partial(resnet, "resnet18", (2, 2, 2, 2), False),
     "resnet50": partial(resnet, "resnet50", (3, 4, 6, 3), True),
     "vgg16": vgg16,
+    "vgg16-32": vgg16_small,
     "mobilenetv2": mobilenetv2,
+    "efficientnet-lite0": efficientnet_lite0,
 }

@@ -8,7 +8,8 @@ EXTRAS: dict[str, tuple[str, ...]] = {
         "platformdirs", "filelock", "PIL", "google",
     ),
     "prune": ("torch",),
-    "bench": ("openvino",),
+    "bench": ("openvino", "matplotlib", "scipy"),
+    "peers": ("ncnn", "pnnx", "MNN", "ai_edge_litert", "flatbuffers"),
     "fpga": ("amaranth",),
 }  # fmt: skip
 

@@ -3,25 +3,18 @@
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, final
 
 from numpy.typing import NDArray
 
-from prunus.benchmark.feeds import Feeds
+from prunus.benchmark.feeds import Feeds, onnx_inputs, resolve_shapes
+from prunus.benchmark.peers import LiteRt, Mnn, Ncnn
+from prunus.benchmark.refusals import EngineRefusal, NotInstalled, first_line
 from prunus.benchmark.sessions import Setting, is_artefact, open_session
-from prunus.errors import PrunusError, UnsupportedError
+from prunus.errors import UnsupportedError
 from prunus.extras import extra_of, install_command
-
-
-@final
-class NotInstalled(PrunusError):
-    """An engine whose package isn't there: says what to install."""
-
-
-@final
-class EngineRefusal(PrunusError):
-    """An engine that doesn't take the model: says what it said."""
 
 
 class Engine(Protocol):
@@ -33,10 +26,15 @@ class Engine(Protocol):
 @final
 @dataclass(frozen=True)
 class EngineKind:
-    """A row of ENGINES: the packages it needs, and what opens a model in it."""
+    """A row of ENGINES: the packages it needs, and what opens a model in it.
+
+    batches: takes a batch other than 1. install: how to get it, where no extra of ours brings it.
+    """
 
     packages: tuple[str, ...]
     open: Callable[[Path, Setting], Engine]
+    batches: bool = True
+    install: str = ""
 
 
 @final
@@ -65,7 +63,7 @@ class OnnxRuntime:
         try:
             self.session = onnxruntime.InferenceSession(str(model), options, ["CPUExecutionProvider"])
         except refusals as error:
-            raise EngineRefusal(f"onnxruntime: {model.name}: {_first_line(error)}") from error
+            raise EngineRefusal(f"onnxruntime: {model.name}: {first_line(error)}") from error
 
     def run(self, feeds: Feeds) -> list[NDArray[Any]]:
         return list(self.session.run(None, feeds))
@@ -73,15 +71,18 @@ class OnnxRuntime:
 
 @final
 class OpenVino:
-    """CPU plugin, latency hint, fp32; the shapes are made static, as its own tool does."""
+    """CPU plugin, latency hint; the shapes are made static, as its own tool does.
 
-    def __init__(self, model: Path, setting: Setting) -> None:
+    precision: of what isn't in QDQ form, "f32" or "bf16"; a CPU that would silently run bf16 as f32 is refused.
+    """
+
+    def __init__(self, model: Path, setting: Setting, precision: str = "f32") -> None:
         import openvino
 
         options = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": setting.threads,
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": precision,
         }
         core = openvino.Core()
         try:
@@ -90,7 +91,10 @@ class OpenVino:
                 network.reshape({name: list(shape) for name, shape in setting.shapes.items()})
             compiled = core.compile_model(network, "CPU", options)
         except RuntimeError as error:
-            raise EngineRefusal(f"openvino: {model.name}: {_first_line(error)}") from error
+            raise EngineRefusal(f"openvino: {model.name}: {first_line(error)}") from error
+        in_force = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        if in_force != precision:
+            raise EngineRefusal(f"openvino-{precision}: {model.name}: runs as {in_force} on this CPU")
         self.request, self.outputs = compiled.create_infer_request(), compiled.outputs
 
     def run(self, feeds: Feeds) -> list[NDArray[Any]]:
@@ -98,18 +102,44 @@ class OpenVino:
         return [results[output] for output in self.outputs]
 
 
+@final
+class DeepSparse:
+    """DeepSparse 1.8, the last release that has an engine; closed source, x86-64 and Python 3.11 at most."""
+
+    def __init__(self, model: Path, setting: Setting) -> None:
+        from deepsparse import compile_model
+
+        ports = onnx_inputs(model)
+        shapes = resolve_shapes(ports, setting.shapes, model=str(model))
+        self.names, batch = list(shapes), next((shape[0] for shape in shapes.values() if shape), 1)
+        try:
+            self.engine = compile_model(str(model), batch_size=batch, num_cores=setting.threads)
+        except RuntimeError as error:
+            raise EngineRefusal(f"deepsparse: {model.name}: {first_line(error)}") from error
+
+    def run(self, feeds: Feeds) -> list[NDArray[Any]]:
+        return list(self.engine.run([feeds[name] for name in self.names]))
+
+
 ENGINES: Mapping[str, EngineKind] = {
     "prunus": EngineKind((), Prunus),
     "onnxruntime": EngineKind(("onnxruntime",), OnnxRuntime),
     "openvino": EngineKind(("openvino",), OpenVino),
+    "openvino-bf16": EngineKind(("openvino",), partial(OpenVino, precision="bf16")),
+    "ncnn": EngineKind(("ncnn", "pnnx"), Ncnn, batches=False),
+    "mnn": EngineKind(("MNN",), Mnn, batches=False),
+    "litert": EngineKind(("ai_edge_litert",), LiteRt, batches=False),
+    "deepsparse": EngineKind(("deepsparse",), DeepSparse, install='pip install "deepsparse==1.8.0"'),
 }
+DEFAULT = ("prunus", "onnxruntime", "openvino")  # what a race has where nothing is said
 
 
 def missing(engine: str) -> NotInstalled | None:
     """Why an engine of ENGINES can't be opened here; None when it can."""
     for package in ENGINES[engine].packages:
         if importlib.util.find_spec(package) is None:
-            return NotInstalled(f"{engine}: not installed ({install_command(extra_of(package) or 'bench')})")
+            how = ENGINES[engine].install or install_command(extra_of(package) or "peers")
+            return NotInstalled(f"{engine}: not installed ({how})")
     return None
 
 
@@ -124,7 +154,3 @@ def open_engine(engine: str, model: Path, setting: Setting) -> Engine:
     if engine != "prunus" and is_artefact(model):
         raise UnsupportedError(f"{model}: an artefact runs in prunus only, not in {engine}")
     return ENGINES[engine].open(model, setting)
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "refused")

@@ -8,7 +8,7 @@ from prunus.errors import MissingExtraError, PrunusError
 from prunus.extras import missing_package
 from prunus.runtime.cpu import Cpu, describe
 
-PACKAGES = ("numpy", "onnx", "onnxruntime", "openvino", "torch", "ziglang")
+PACKAGES = ("numpy", "onnx", "onnxruntime", "openvino", "ncnn", "MNN", "ai-edge-litert", "torch", "ziglang")
 
 
 @final

@@ -11,17 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunus.benchmark.agreement import difference
-from prunus.benchmark.engines import (
-    ENGINES,
-    Engine,
-    EngineRefusal,
-    NotInstalled,
-    Prunus,
-    missing,
-    open_engine,
-)
+from prunus.benchmark.engines import DEFAULT, ENGINES, Engine, Prunus, missing, open_engine
 from prunus.benchmark.feeds import Feeds, onnx_inputs, random_feeds, resolve_shapes
 from prunus.benchmark.footprint import Footprint, measure_footprint
+from prunus.benchmark.refusals import EngineRefusal, NotInstalled
 from prunus.benchmark.sessions import Setting, is_artefact
 from prunus.benchmark.timing import Ratio, Times, ratio_of_rounds, speed_ratio, time_interleaved
 from prunus.errors import FeedError, TargetError
@@ -112,7 +105,7 @@ class _Contestant:
 
 def benchmark(
     models: Sequence[Path],
-    engines: Sequence[str] = tuple(ENGINES),
+    engines: Sequence[str] = DEFAULT,
     setting: Setting | None = None,
     *,
     batch: int | None = None,
