@@ -5,10 +5,10 @@
     python bench/goals.py --report              # only the table and plot of the newest results, into README.md
 
 Random weights, batch 1. Each row is one interleaved run of Prunus and its peers at the same threads and inputs, after
-outputs were compared with onnxruntime's; a ratio is the median over rounds of the ratio within a round. Peers that aren't
-installed are named and left out: `pip install ".[bench,peers]"` brings them. int8 peers run a QDQ file that onnxruntime
-makes; Prunus gets the same float file and the same calibration data. A row measured at this commit is skipped
-unless --again.
+outputs were compared with onnxruntime's; a ratio is the median over rounds of the ratio within a round. Peers that
+aren't installed are named and left out: `pip install ".[bench,peers]"` brings them. int8 peers run a QDQ file that
+onnxruntime makes; Prunus gets the same float file and the same calibration data. A row measured at this commit is
+skipped unless --again.
 """
 
 import argparse

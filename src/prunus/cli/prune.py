@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from prunus.cli.options import Json, OnnxModel, Quiet, Verbose
+from prunus.cli.options import Json, OnnxModel, Precision, Quiet, Target, Verbose
 from prunus.cli.output import Printer
 from prunus.runtime.atomic import write_atomically
 
@@ -16,13 +16,13 @@ def prune(
     model: OnnxModel,
     output: Annotated[Path, typer.Option("-o", "--output", help="Pruned ONNX file to write.")],
     scheme: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--scheme",
             help="unstructured, 2:4, filter, channel, pattern:4, punched:8x4, "
-            "block-row:8x64, block-column:8x64 or bcr:8x64.",
+            "block-row:8x64, block-column:8x64 or bcr:8x64. Default: what precision and target like.",
         ),
-    ] = "bcr:8x64",
+    ] = None,
     sparsity: Annotated[
         float | None,
         typer.Option("--sparsity", help="Fraction of zeros in each layer, as 0.9."),
@@ -31,14 +31,18 @@ def prune(
         list[str] | None,
         typer.Option("--ignore", help="Layer that stays dense: its name, or re:PATTERN."),
     ] = None,
+    precision: Precision = "fp32",
+    target: Target = None,
     json: Json = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Prune the layers of an ONNX file by magnitude, without data."""
     from prunus.pruning.one_shot import prune_layers
+    from prunus.pruning.preferred import preferred_scheme
 
     printer = Printer(quiet, json)
+    scheme = scheme or preferred_scheme(precision, target)
     with printer.progress("prune") as step:
         result = prune_layers(model, scheme, sparsity, tuple(ignore or ()), report=lambda layer: step(layer.name))
     write_atomically(output, result.model.SerializeToString())

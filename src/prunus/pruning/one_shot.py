@@ -30,6 +30,7 @@ from prunus.pruning.onnx_weights import (
     weights,
     write,
 )
+from prunus.pruning.preferred import preferred_scheme
 from prunus.pruning.selection import select
 from prunus.sparsity.check import fits
 from prunus.sparsity.project import TOLERANCE, project, resolve_sparsity
@@ -69,13 +70,17 @@ class PruneResult:
 
 def prune_onnx(
     model: str | Path | bytes | ModelProto,
-    scheme: str | Scheme,
+    scheme: str | Scheme | None = None,
     sparsity: float | None = None,
     ignore: Sequence[str] = (),
     *,
+    precision: str = "fp32",
+    target: str | None = None,
     report: Callable[[LayerReport], None] | None = None,
 ) -> ModelProto:
-    """A copy of `model` with exact zeros by `scheme`: see `prune_layers`, whose model this is."""
+    """A copy of `model` with exact zeros by `scheme`: see `prune_layers`, whose model this is. Without a scheme it is
+    the one that `precision` on `target` (None: this CPU) likes: see `preferred_scheme`."""
+    scheme = preferred_scheme(precision, target) if scheme is None else scheme
     return prune_layers(model, scheme, sparsity, ignore, report=report).model
 
 
