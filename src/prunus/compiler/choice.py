@@ -162,6 +162,7 @@ LEAST_KEPT = 64  # columns per group and chunk, to pay for loading and storing t
 FEW_TASKS, MANY_TASKS = 2, 8  # per thread: few where a task would be over before the next is handed out
 TASK_WORK = 60000  # of weights times vectors of pixels in a task, some 10 microseconds
 PLANE_ELEMENTS = 16384  # of depthwise output: a few microseconds
+BLOCK_ROWS = (256, 64, 512, 16)  # of a section that goes block by block
 MOST_TILES = 64  # per task, where several sections share them
 
 
@@ -248,7 +249,8 @@ def _work(shape: LayerShape, held: int, section: int, tiles: int) -> tuple[int, 
 
 
 def _block_choices(shape: LayerShape, zeros: Zeros, block: tuple[int, int], isa: Isa) -> list[Choice]:
-    """Block by block, for rows pruned per block: sections of many strips, and strip by strip."""
+    """Block by block, for rows pruned per block: sections of many strips, which read their input once for all of them
+    while it and the sums stay in the first-level cache, or not far behind; and strip by strip."""
     most = dict(isa.tiles)
     wide = most.get(max(1, round(zeros.block_rows)), 1)
     found = []
@@ -256,11 +258,11 @@ def _block_choices(shape: LayerShape, zeros: Zeros, block: tuple[int, int], isa:
         tile = min(tile, shape.vectors)
         heights = tuple(h for h in most if most[h] >= tile)
         held = int(shape.m * shape.k * zeros.density)
-        for rows in dict.fromkeys((64, max(block[0], 16))):
+        for rows in BLOCK_ROWS if tile == wide else BLOCK_ROWS[:2]:
             values, per_task = _work(shape, held, max(1, held * rows // shape.m), -(-shape.vectors // tile))
             rows = max(block[0], min(rows, round(shape.m * values / max(held, 1))))
             found.append(Choice("blocks", heights, tile, rows, per_task, False, block=block))
-    return found
+    return list(dict.fromkeys(found))
 
 
 def _depthwise_choice(shape: LayerShape, isa: Isa) -> Choice:

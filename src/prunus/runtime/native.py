@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunus.errors import ArtefactError
+from prunus.runtime.layout import up
 from prunus.runtime.plan import Plan, Stage
 
 _HUGE = 1 << 21  # bytes of a huge page
@@ -68,11 +69,16 @@ def _open(_digest: bytes, code: bytes) -> Library:
 
 
 def allocate(elements: int) -> NDArray[np.float32]:
-    """Zeroed float32 memory on huge pages where the system has them: feature maps touch a page per channel."""
+    """Zeroed float32 memory on huge pages where the system has them: feature maps touch a page per channel.
+
+    Private: memory shared between processes, Python's default, has huge pages on few systems only.
+    """
     n_bytes = max(elements, 1) * 4
-    area = mmap.mmap(-1, n_bytes + _HUGE)
-    if hasattr(mmap, "MADV_HUGEPAGE") and n_bytes >= _HUGE // 2:
+    if hasattr(mmap, "MADV_HUGEPAGE") and n_bytes >= _HUGE // 8:
+        area = mmap.mmap(-1, up(n_bytes, _HUGE) + _HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         area.madvise(mmap.MADV_HUGEPAGE)
+    else:
+        area = mmap.mmap(-1, n_bytes + _HUGE)
     start = -np.frombuffer(area, np.uint8, 1).ctypes.data % _HUGE
     return np.frombuffer(area, np.float32, max(elements, 1), start)
 

@@ -103,14 +103,42 @@ def _emit_outputs(draft: Draft) -> None:
 
 def _place(draft: Draft) -> tuple[dict[str, int], int]:
     """Offsets of all buffers in the arena."""
+    shared = _over_residuals(draft)
+    steps: dict[str, list[int]] = {}
+    for name, used in draft.uses.items():
+        steps.setdefault(shared.get(name, name), []).extend(used)
     buffers = []
-    for name, steps in draft.uses.items():
+    for name, used in steps.items():
         if name not in draft.program.inputs and name not in outside_tensors(draft.program):
-            buffers.append(Buffer(name, draft.layout(name).size, min(steps), max(steps)))
+            buffers.append(Buffer(name, draft.layout(name).size, min(used), max(used)))
     buffers += [Buffer(name, size, step, step) for name, size, step in draft.temporaries]
     offsets, arena = place(buffers)
+    offsets |= {name: offsets[other] for name, other in shared.items()}
     ports = {name: address(PORTS + i, 0) for i, name in enumerate(draft.program.inputs)}
     return {name: address(ARENA, offset + LINE * 64) for name, offset in offsets.items()} | ports, arena + LINE * 64
+
+
+def _over_residuals(draft: Draft) -> dict[str, str]:
+    """Outputs of convolutions that are written over their residual, where nobody needs that any more and it lies the
+    same way: one stream through memory less. Output -> the buffer that is shared in the end.
+
+    Each vector of a residual is read right before the output's is stored there, but not where partial sums wait in the
+    output.
+    """
+    program, shared = draft.program, dict[str, str]()
+    outside = {*program.inputs, *outside_tensors(program)}
+    for (kind, fields), step in zip(draft.records, draft.owners, strict=True):
+        if kind != "conv" or fields["sums_in_out"] or not isinstance(fields["residual"], Ref):
+            continue
+        x, other, out = *program.ops[step].inputs[:2], program.ops[step].outputs[0]
+        if {other, out} & ({*draft.views} | outside) or draft.layout(other) != draft.layout(out):
+            continue
+        if any(program.tensors[name].pack > 1 for name in (x, other, out)):
+            continue
+        reads_it = draft.views.get(x, (x, 0))[0] == other
+        if not reads_it and max(draft.uses[other]) == step == min(draft.uses[out]):
+            shared[out] = shared.get(other, other)
+    return shared
 
 
 def _number(value: Ref | int, offsets: dict[str, int]) -> int:
