@@ -33,10 +33,10 @@ check: $(VENV)/.stamp-test
 sanitize: $(VENV)/.stamp-test
 	$(BIN)/python -m pytest -q --sanitize tests/kernels
 
-# The measured table: JSON lines under bench/results, and the README's. Some minutes on a quiet machine.
+# Measures what bench/results lacks for this commit, and writes the README's tables. Long, on a quiet machine.
 bench: $(VENV)/.stamp-test
-	$(BIN)/python bench/first_light.py; status=$$?; $(BIN)/python bench/first_light.py --readme; \
-		exit $$status
+	$(INSTALL) --editable ".[peers]"
+	$(BIN)/python -m bench.goals; status=$$?; $(BIN)/python -m bench.report; exit $$status
 
 clean:
 	rm -rf out build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

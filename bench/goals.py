@@ -106,10 +106,7 @@ def _mark(limit: Limit, row: store.Row) -> Mark:
         found = row["value"]
     else:
         ratios = {engine: ratio[1] for engine, ratio in row["ratios"].items()}
-        if limit.against == "best":
-            found = min(ratios.values(), default=None)
-        else:
-            found = ratios.get(limit.against)
+        found = min(ratios.values(), default=None) if limit.against == "best" else ratios.get(limit.against)
         if found is None:
             return Mark(text, None, "no peer")
     good = found >= limit.least if limit.least is not None else found <= (limit.most or 0.0)
