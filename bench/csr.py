@@ -30,9 +30,10 @@ class Layer:
 def pruned_layers(model: onnx.ModelProto) -> list[Layer]:
     """The ungrouped Conv and Gemm layers (transB 1) of which more than half of the weights are zeros, at batch 1."""
     constants = {t.name: t for t in model.graph.initializer}
+    graph = onnx.shape_inference.infer_shapes(model).graph
     shapes = {
         value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        for value in (*(g := onnx.shape_inference.infer_shapes(model).graph).value_info, *g.output)
+        for value in (*graph.value_info, *graph.output)
     }
     found = []
     for node in model.graph.node:

@@ -64,7 +64,8 @@ class Mnn:
         with tempfile.TemporaryDirectory(prefix="prunus-") as folder:
             shutil.copy(model, Path(folder) / "m.onnx")
             command = [
-                _tool("mnnconvert"), "-f", "ONNX", "--modelFile", "m.onnx", "--MNNModel", "m.mnn", "--bizCode", "prunus",
+                _tool("mnnconvert"), "-f", "ONNX", "--modelFile", "m.onnx", "--MNNModel", "m.mnn",
+                "--bizCode", "prunus",
             ]  # fmt: skip
             _convert("mnn", model, command, Path(folder), "m.mnn")
             options = {"backend": 0, "precision": "high", "numThread": setting.threads}
