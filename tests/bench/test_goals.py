@@ -133,6 +133,20 @@ def test_peers_compute_the_zoo(engine: str, tmp_path: Path) -> None:
         assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max(), name
 
 
+def test_mnn_installs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own command runs pip when a logging package is missing, which this one hides in any case."""
+    if absent := missing("mnn"):
+        pytest.skip(str(absent))
+    for name, text in (("pip", '#!/bin/sh\ntouch "$0.ran"\n'), ("aliyun.py", "raise ImportError\n")):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    onnx.save(ZOO["vgg16-32"](), tmp_path / "m.onnx")
+    open_engine("mnn", tmp_path / "m.onnx", Setting(1))
+    assert not (tmp_path / "pip.ran").exists()
+
+
 def test_results_that_are_committed_can_be_read() -> None:
     for path in store.RESULTS.glob("*.jsonl"):
         assert all(isinstance(json.loads(line), dict) for line in path.read_text().splitlines())

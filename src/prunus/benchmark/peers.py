@@ -19,6 +19,8 @@ from prunus.benchmark.refusals import EngineRefusal, first_line
 from prunus.benchmark.sessions import Setting
 
 CONVERT_S = 300.0  # a converter that takes longer is given up
+# MNN's own command installs a logging package with pip when it is imported, and sends what it did to a server.
+MNN_CONVERT = "import sys, _tools; _tools.mnnconvert(sys.argv)"
 
 
 @final
@@ -64,8 +66,8 @@ class Mnn:
         with tempfile.TemporaryDirectory(prefix="prunus-") as folder:
             shutil.copy(model, Path(folder) / "m.onnx")
             command = [
-                _tool("mnnconvert"), "-f", "ONNX", "--modelFile", "m.onnx", "--MNNModel", "m.mnn", "--bizCode",
-                "prunus",
+                sys.executable, "-c", MNN_CONVERT, "-f", "ONNX", "--modelFile", "m.onnx", "--MNNModel", "m.mnn",
+                "--bizCode", "prunus",
             ]  # fmt: skip
             _convert("mnn", model, command, Path(folder), "m.mnn")
             options = {"backend": 0, "precision": "high", "numThread": setting.threads}

@@ -1,4 +1,4 @@
-"""ONNX to TensorFlow Lite, for the operators of plain convolutional networks: LiteRT is raced without TensorFlow.
+"""ONNX to TensorFlow Lite for the operators of plain convolutional networks, so LiteRT is raced without TensorFlow.
 
 Values of rank 4 become NHWC. Activations are fused into what they follow, as the official converter does; padding that
 "SAME" can't say becomes a PAD of its own, which XNNPACK fuses into the convolution.
