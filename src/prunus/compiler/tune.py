@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from prunus.compiler.choice import Choice, LayerShape, Zeros, candidates, examine
 from prunus.compiler.latency import Latencies, as_json
+from prunus.compiler.neighbours import neighbours
 from prunus.compiler.schedule import refusal
 from prunus.compiler.translate import Decision, Layer, layer_of, spell_out, translate
 from prunus.graph.ir import Format, Graph, Node, Value
@@ -20,12 +21,14 @@ from prunus.runtime.plan import make_plan
 Floats = NDArray[np.float32]
 EVICT_BYTES = 4 << 20
 FAR_BEHIND = 1.3
+STEPS = 3  # of a full search from the best candidate on
 FAST_BUDGET_S, FULL_BUDGET_S = 0.02, 0.5  # per candidate
 
 
 @dataclass
 class Tuner:
-    """Chooses for each layer: by the cost model alone ("off"), or by measuring its first candidates.
+    """Chooses for each layer: by the cost model alone ("off"), by measuring its candidates ("fast"), or by measuring
+    them longer and going on from the best, as long as a step is faster ("full").
 
     Layers alike in shape and zeros share a decision. `code` is the kernel library, None where the target isn't this
     machine: then nothing is measured.
@@ -71,6 +74,14 @@ class Tuner:
             reason = "only candidate" if len(options) == 1 else "first by the cost model, not measured"
             return Decision(options[0], "", reason)
         times, when = self._times(layer, graph, options, key)
+        for step in range(STEPS if self.mode == "full" else 0):
+            best = min(times, key=times.__getitem__)
+            near = [choice for choice in neighbours(best, shape, self.isa) if choice not in times]
+            if not near:
+                break
+            if self.progress:
+                self.progress(f"{layer.node.name}, step {step + 1}")
+            times |= self._near_times(layer, graph, best, times[best], near, key)
         ranked = sorted(times, key=times.__getitem__)
         best = ranked[0]
         refused = tuple((str(c), f"measured {times[c] * 1e3:.3f} ms") for c in ranked[1:])
@@ -89,6 +100,20 @@ class Tuner:
         times = self._measure(layer, graph, options, budget_s)
         self.latencies.add(repr(key), budget_s, times)
         return times, ""
+
+    def _near_times(
+        self, layer: Layer, graph: Graph, best: Choice, seconds: float, near: list[Choice], key: object
+    ) -> dict[Choice, float]:
+        """Seconds of choices near the best so far, which took `seconds`: measured beside it and in its measure, for the
+        machine's pace changes from one measurement to the next."""
+        kept = self.latencies.find(repr(key), FULL_BUDGET_S) if self.latencies else {}
+        if all(as_json(choice) in kept for choice in near):
+            return {choice: kept[as_json(choice)] for choice in near}
+        measured = self._measure(layer, graph, [best, *near], FULL_BUDGET_S)
+        times = {choice: measured[choice] * seconds / measured[best] for choice in near}
+        if self.latencies:
+            self.latencies.add(repr(key), FULL_BUDGET_S, times)
+        return times
 
     def _measure(self, layer: Layer, graph: Graph, options: list[Choice], budget_s: float) -> dict[Choice, float]:
         """Seconds of the layer alone for each option: the least over rounds, in each of which every option has its

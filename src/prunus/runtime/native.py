@@ -74,7 +74,7 @@ def allocate(elements: int) -> NDArray[np.float32]:
     Private: memory shared between processes, Python's default, has huge pages on few systems only.
     """
     n_bytes = max(elements, 1) * 4
-    if hasattr(mmap, "MADV_HUGEPAGE") and n_bytes >= _HUGE // 8:
+    if hasattr(mmap, "MADV_HUGEPAGE") and n_bytes >= _HUGE:
         area = mmap.mmap(-1, up(n_bytes, _HUGE) + _HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         area.madvise(mmap.MADV_HUGEPAGE)
     else:
