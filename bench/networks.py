@@ -16,11 +16,23 @@ CALIBRATION = 8  # random inputs; the weights are random, so images would say no
 
 
 def sparse(network: str, scheme: str | None, sparsity: float, **options: Any) -> onnx.ModelProto:
-    """A zoo network, pruned but for its first convolution; `options` go to the builder. No scheme: dense."""
+    """A zoo network, pruned but for its first convolution; `options` go to the builder. No scheme: dense.
+
+    Pruned weights are scaled to the norm that they had: activations would fade from layer to layer, and outputs that
+    don't depend on the input agree whatever is computed.
+    """
     model = ZOO[network](**options)
     if scheme is None:
         return model
-    return prunus.prune_onnx(model, scheme=scheme, sparsity=sparsity, ignore=[model.graph.node[0].name])
+    norms = {t.name: float(np.linalg.norm(onnx.numpy_helper.to_array(t))) for t in model.graph.initializer}
+    model = prunus.prune_onnx(model, scheme=scheme, sparsity=sparsity, ignore=[model.graph.node[0].name])
+    for tensor in model.graph.initializer:
+        array = onnx.numpy_helper.to_array(tensor)
+        norm = float(np.linalg.norm(array))
+        if len(tensor.dims) > 1 and norm:
+            scaled = array * np.float32(norms[tensor.name] / norm)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(scaled, tensor.name))
+    return model
 
 
 def feeds(model: onnx.ModelProto, seed: int) -> dict[str, Any]:
