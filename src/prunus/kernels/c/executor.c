@@ -108,12 +108,12 @@ EXPORT void prunus_run(void *pool, const int64_t *plan, const int64_t *end, floa
     enum { SUMS = 10, TURNS = 20000, ROUNDS = 20 };                                                    \
     SUM sum[SUMS];                                                                                     \
     int64_t best = INT64_MAX;                                                                          \
-    UNROLL for (int i = 0; i < SUMS; i++) sum[i] = (SUM){0};                                           \
-    vi words = splat_int(0x3f013f01), weights = splat_int(0x3f013f01);                                 \
+    vi words = splat_int(0x3f013f01), weights[SUMS]; /* each its own: a product is no sum of another */ \
+    UNROLL for (int i = 0; i < SUMS; i++) sum[i] = (SUM){0}, weights[i] = splat_int(0x3f013f01 + i);   \
     for (int round = 0; round < ROUNDS; round++) {                                                     \
       const int64_t start = nanoseconds();                                                             \
       for (int turn = 0; turn < TURNS; turn++) {                                                       \
-        UNROLL for (int i = 0; i < SUMS; i++) sum[i] = MULTIPLY_ADD(sum[i], words, weights);           \
+        UNROLL for (int i = 0; i < SUMS; i++) sum[i] = MULTIPLY_ADD(sum[i], words, weights[i]);           \
         AFTER(words);                                                                                  \
       }                                                                                                \
       best = least(best, nanoseconds() - start);                                                       \
