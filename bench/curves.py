@@ -122,7 +122,10 @@ def draw() -> None:
                 values = [1e3 * r["at"] / t for r, t in zip(own, ms, strict=True)] if panel == "batch" else ms
                 text = f"{engine} {scheme}" if engine == "prunus" else engine
                 axis.plot([r["at"] for r in own], values, style, color=colours[scheme], label=text, markersize=3)
-        axis.set(xlabel=label, ylabel=unit, yscale="log")
+        axis.set(xlabel=label, ylabel=unit, yscale="linear" if panel == "batch" else "log")
+        axis.set_ylim(bottom=0 if panel == "batch" else None)
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("{x:g}")
         axis.legend(fontsize=7, frameon=False)
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
