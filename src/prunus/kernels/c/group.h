@@ -81,9 +81,12 @@ INLINE void expect_output(const prunus_tile *t, int32_t row, int vectors) {
     UNROLL for (int r = 0; r < R; r++)                                                                 \
       UNROLL for (int v = 0; v < V; v++) a[r][v] = min_of(max_of(a[r][v], low), high);                 \
   } else if ((t)->activation) {                                                                        \
+    vf held[R][V]; /* an index that varies would keep the sums themselves in memory, all the time */     \
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++) held[r][v] = a[r][v];        \
     for (int r = 0; r < R; r++)                                                                        \
       for (int v = 0; v < V; v++)                                                                      \
-        a[r][v] = activate((t)->activation, a[r][v], (t)->slope ? (t)->slope[rows[r]] : (t)->p0, (t)->p1); \
+        held[r][v] = activate((t)->activation, held[r][v], (t)->slope ? (t)->slope[rows[r]] : (t)->p0, (t)->p1); \
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++) a[r][v] = held[r][v];        \
   }                                                                                                    \
   if ((t)->mask)                                                                                       \
     UNROLL for (int v = 0; v < V; v++) {                                                               \
