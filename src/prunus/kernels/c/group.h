@@ -119,6 +119,7 @@ INLINE void expect_output(const prunus_tile *t, int32_t row, int vectors) {
       }                                                                                                \
       for (int32_t k = 0; k < n; k++, w += R) {                                                        \
         const float *p = x + off[k];                                                                   \
+        __builtin_prefetch(w + 1024);                                                                   \
         if (R < V) { /* hold R weights, take the pixels one vector at a time */                        \
           vf a[R];                                                                                     \
           UNROLL for (int r = 0; r < R; r++) a[r] = splat(w[r]);                                       \
