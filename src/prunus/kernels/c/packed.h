@@ -47,7 +47,7 @@ INLINE vi padded(const prunus_tile *t, int64_t at, vi word) {
 // cost as much as the work behind it.
 #define FINISH_QUADS(t, row, V, at, SUMS)                                                                          \
   {                                                                                                                \
-    const int64_t quad = (row) / QUADS;                                                                            \
+    const int64_t quad = (int64_t)((uint32_t)(row) / QUADS);                                                       \
     vf real[V][QUADS];                                                                                             \
     UNROLL for (int i = 0; i < QUADS; i++) {                                                                       \
       const vf scale = splat((t)->scale[(row) + i]), bias = splat((t)->bias[(row) + i]);                           \
@@ -59,22 +59,28 @@ INLINE vi padded(const prunus_tile *t, int64_t at, vi word) {
       UNROLL for (int v = 0; v < V; v++) {                                                                         \
         const vi other = load_int(z + v * VL);                                                                     \
         UNROLL for (int i = 0; i < QUADS; i++)                                                                     \
-          real[v][i] += __builtin_convertvector(byte_of(other, i), vf) * scale;                                    \
+          real[v][i] += __builtin_convertvector(byte_in_place(other, i), vf) * (scale * splat(worth_of(i)));       \
       }                                                                                                            \
     }                                                                                                              \
-    if ((t)->activation)                                                                                           \
+    if ((t)->activation) {                                                                                         \
+      vf held[V][QUADS]; /* an address that escapes would keep the numbers themselves in memory, all the time */   \
+      UNROLL for (int v = 0; v < V; v++) UNROLL for (int i = 0; i < QUADS; i++) held[v][i] = real[v][i];           \
       for (int v = 0; v < V; v++)                                                                                  \
-        for (int i = 0; i < QUADS; i++) activate_steps(t, (row) + i, &real[v][i]);                                 \
+        for (int i = 0; i < QUADS; i++) activate_steps(t, (row) + i, &held[v][i]);                                 \
+      UNROLL for (int v = 0; v < V; v++) UNROLL for (int i = 0; i < QUADS; i++) real[v][i] = held[v][i];           \
+    }                                                                                                              \
     int32_t *y = (int32_t *)(t)->out + quad * (t)->plane + (at);                                                   \
+    const int clips = (t)->low != 0 || (t)->high != -1; /* beyond what words hold */                               \
     UNROLL for (int v = 0; v < V; v++) {                                                                           \
-      const vi word = clipped(t, to_quads(real[v][0], real[v][1], real[v][2], real[v][3]));                        \
+      vi word = to_quads(real[v][0], real[v][1], real[v][2], real[v][3]);                                          \
+      if (clips) word = clipped(t, word);                                                                          \
       store_int(y + v * VL, padded(t, (at) + v * VL, word));                                                       \
     }                                                                                                              \
   }
 
 #define FINISH_PAIRS(t, row, V, at, SUMS)                                                                          \
   {                                                                                                                \
-    const int64_t pair = (row) / PAIRS;                                                                            \
+    const int64_t pair = (int64_t)((uint32_t)(row) / PAIRS);                                                       \
     vf low[V], high[V];                                                                                            \
     const vf low_bias = splat((t)->bias[row]), high_bias = splat((t)->bias[(row) + 1]);                            \
     UNROLL for (int v = 0; v < V; v++) low[v] = SUMS(0, v) + low_bias, high[v] = SUMS(1, v) + high_bias;           \
@@ -88,13 +94,15 @@ INLINE vi padded(const prunus_tile *t, int64_t at, vi word) {
     if ((t)->activation == ACT_RELU) {                                                                             \
       UNROLL for (int v = 0; v < V; v++) low[v] = max_of(low[v], (vf){0}), high[v] = max_of(high[v], (vf){0});     \
     } else if ((t)->activation) {                                                                                  \
+      vf held[V][PAIRS];                                                                                           \
+      UNROLL for (int v = 0; v < V; v++) held[v][0] = low[v], held[v][1] = high[v];                                \
       for (int v = 0; v < V; v++)                                                                                  \
-        low[v] = apply_activation(t, row, low[v]), high[v] = apply_activation(t, (row) + 1, high[v]);              \
+        for (int i = 0; i < PAIRS; i++) held[v][i] = apply_activation(t, (row) + i, held[v][i]);                   \
+      UNROLL for (int v = 0; v < V; v++) low[v] = held[v][0], high[v] = held[v][1];                                \
     }                                                                                                              \
     int32_t *y = (int32_t *)(t)->out + pair * (t)->plane + (at);                                                   \
     UNROLL for (int v = 0; v < V; v++) {                                                                           \
-      const vi word = to_bf16(low[v]) | (vi)((vu)to_bf16(high[v]) << 16);                                          \
-      store_int(y + v * VL, padded(t, (at) + v * VL, word));                                                       \
+      store_int(y + v * VL, padded(t, (at) + v * VL, to_pairs(low[v], high[v])));                                                     \
     }                                                                                                              \
   }
 
