@@ -142,6 +142,7 @@ __attribute__((noinline)) static void finish_real(const prunus_tile *t, int32_t 
         UNROLL for (int r = 0; r < R; r += CHANNELS) expect(t, later[GROUP_HEAD + r] / CHANNELS, V);   \
       for (int32_t k = 0; k < n; k++, w += R) {                                                        \
         const int32_t *p = x + off[k];                                                                 \
+        __builtin_prefetch(w + 1024);                                                                  \
         vi in[V];                                                                                      \
         UNROLL for (int v = 0; v < V; v++) in[v] = load_int(p + v * VL);                               \
         UNROLL for (int r = 0; r < R; r++) {                                                           \
