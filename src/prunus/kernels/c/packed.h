@@ -21,7 +21,7 @@ enum { AHEAD = 8 };
 INLINE void expect(const prunus_tile *t, int32_t plane, int vectors) {
   const float *y = t->out + plane * t->plane, *z = t->residual + plane * t->residual_plane;
   UNROLL for (int i = 0; i < vectors * VL; i += 16) {
-    __builtin_prefetch(y + i);
+    __builtin_prefetch(y + i, 1);
     if (t->residual) __builtin_prefetch(z + i);
   }
 }
