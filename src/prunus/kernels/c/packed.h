@@ -26,11 +26,34 @@ INLINE void expect(const prunus_tile *t, int32_t plane, int vectors) {
   }
 }
 
-// An activation that the epilogue's clipping doesn't stand for, in place.
-__attribute__((noinline)) static void activate_steps(const prunus_tile *t, int32_t row, vf *a) {
+// The same of a block of numbers [vectors][channels], in place.
+__attribute__((noinline)) static void activate_block(const prunus_tile *t, int32_t row, vf *a, int vectors, int channels) {
+  for (int v = 0; v < vectors; v++)
+    for (int i = 0; i < channels; i++, a++) *a = apply_activation(t, row + i, *a);
+}
+
+// Numbers whose address is given away live in memory, all the time: a copy's is.
+#define HOLD_AND_ACTIVATE(t, row, CHANNELS, V, real)                                                               \
+  if ((t)->activation == ACT_RELU) {                                                                               \
+    UNROLL for (int v = 0; v < V; v++)                                                                             \
+      UNROLL for (int i = 0; i < CHANNELS; i++) real[v][i] = max_of(real[v][i], (vf){0});                          \
+  } else if ((t)->activation) {                                                                                    \
+    vf held[V][CHANNELS];                                                                                          \
+    UNROLL for (int v = 0; v < V; v++) UNROLL for (int i = 0; i < CHANNELS; i++) held[v][i] = real[v][i];          \
+    activate_block(t, row, held[0], V, CHANNELS);                                                                  \
+    UNROLL for (int v = 0; v < V; v++) UNROLL for (int i = 0; i < CHANNELS; i++) real[v][i] = held[v][i];          \
+  }
+
+// An activation that the epilogue's clipping doesn't stand for, of a block of quads, in place.
+INLINE void activate_steps(const prunus_tile *t, int32_t row, vf *a) {
   const vf steps = apply_activation(t, row, *a) * splat(t->post_scale) + splat(t->post_shift);
   const vf high = min_of(steps, splat(256.0f)), clipped = max_of(high, splat(-1.0f));  // an exponential may be infinite
   *a = choose((clipped == clipped), clipped, (vf){0});
+}
+
+__attribute__((noinline)) static void activate_quads(const prunus_tile *t, int32_t row, vf *a, int vectors) {
+  for (int v = 0; v < vectors; v++)
+    for (int i = 0; i < QUADS; i++, a++) activate_steps(t, row + i, a);
 }
 
 INLINE vi clipped(const prunus_tile *t, vi word) {
@@ -63,10 +86,9 @@ INLINE vi padded(const prunus_tile *t, int64_t at, vi word) {
       }                                                                                                            \
     }                                                                                                              \
     if ((t)->activation) {                                                                                         \
-      vf held[V][QUADS]; /* an address that escapes would keep the numbers themselves in memory, all the time */   \
+      vf held[V][QUADS];                                                                                           \
       UNROLL for (int v = 0; v < V; v++) UNROLL for (int i = 0; i < QUADS; i++) held[v][i] = real[v][i];           \
-      for (int v = 0; v < V; v++)                                                                                  \
-        for (int i = 0; i < QUADS; i++) activate_steps(t, (row) + i, &held[v][i]);                                 \
+      activate_quads(t, row, held[0], V);                                                                          \
       UNROLL for (int v = 0; v < V; v++) UNROLL for (int i = 0; i < QUADS; i++) real[v][i] = held[v][i];           \
     }                                                                                                              \
     int32_t *y = (int32_t *)(t)->out + quad * (t)->plane + (at);                                                   \
@@ -81,51 +103,54 @@ INLINE vi padded(const prunus_tile *t, int64_t at, vi word) {
 #define FINISH_PAIRS(t, row, V, at, SUMS)                                                                          \
   {                                                                                                                \
     const int64_t pair = (int64_t)((uint32_t)(row) / PAIRS);                                                       \
-    vf low[V], high[V];                                                                                            \
-    const vf low_bias = splat((t)->bias[row]), high_bias = splat((t)->bias[(row) + 1]);                            \
-    UNROLL for (int v = 0; v < V; v++) low[v] = SUMS(0, v) + low_bias, high[v] = SUMS(1, v) + high_bias;           \
+    vf real[V][PAIRS];                                                                                             \
+    UNROLL for (int i = 0; i < PAIRS; i++) {                                                                       \
+      const vf bias = splat((t)->bias[(row) + i]);                                                                 \
+      UNROLL for (int v = 0; v < V; v++) real[v][i] = SUMS(i, v) + bias;                                           \
+    }                                                                                                              \
     if ((t)->residual) {                                                                                           \
       const int32_t *z = (const int32_t *)(t)->residual + pair * (t)->residual_plane + (at);                       \
       UNROLL for (int v = 0; v < V; v++) {                                                                         \
         const vi other = load_int(z + v * VL);                                                                     \
-        low[v] += low_half(other), high[v] += high_half(other);                                                    \
+        real[v][0] += low_half(other), real[v][1] += high_half(other);                                             \
       }                                                                                                            \
     }                                                                                                              \
-    if ((t)->activation == ACT_RELU) {                                                                             \
-      UNROLL for (int v = 0; v < V; v++) low[v] = max_of(low[v], (vf){0}), high[v] = max_of(high[v], (vf){0});     \
-    } else if ((t)->activation) {                                                                                  \
-      vf held[V][PAIRS];                                                                                           \
-      UNROLL for (int v = 0; v < V; v++) held[v][0] = low[v], held[v][1] = high[v];                                \
-      for (int v = 0; v < V; v++)                                                                                  \
-        for (int i = 0; i < PAIRS; i++) held[v][i] = apply_activation(t, (row) + i, held[v][i]);                   \
-      UNROLL for (int v = 0; v < V; v++) low[v] = held[v][0], high[v] = held[v][1];                                \
-    }                                                                                                              \
+    HOLD_AND_ACTIVATE(t, row, PAIRS, V, real)                                                                      \
     int32_t *y = (int32_t *)(t)->out + pair * (t)->plane + (at);                                                   \
     UNROLL for (int v = 0; v < V; v++) {                                                                           \
-      store_int(y + v * VL, padded(t, (at) + v * VL, to_pairs(low[v], high[v])));                                                     \
+      store_int(y + v * VL, padded(t, (at) + v * VL, to_pairs(real[v][0], real[v][1])));                                                     \
     }                                                                                                              \
   }
 
-// float32 planes of the sums, for readers that aren't packed: `channels` rows, at one vector.
-__attribute__((noinline)) static void finish_real(const prunus_tile *t, int32_t row, int64_t at, int channels, const vf *sums) {
-  for (int i = 0; i < channels && row + i < t->rows; i++) {
-    vf a = sums[i] * splat(t->scale ? t->scale[row + i] : 1.0f) + splat(t->bias[row + i]);
-    if (t->residual) {
-      const vi other = load_int((const int32_t *)t->residual + row / channels * t->residual_plane + at);
-      a += channels == PAIRS ? (i ? high_half(other) : low_half(other))
-                             : __builtin_convertvector(byte_of(other, i), vf) * splat(t->residual_scale);
-    }
-    if (t->activation) a = apply_activation(t, row + i, a);
-    if (t->mask) a = (vf)((vi)a & load_int(t->mask + at));
-    store(t->out + (row + i) * t->plane + at, a);
-  }
-}
-
+// float32 planes of the sums, for readers that aren't packed. The last word may hold more channels than there are rows.
 #define FINISH_REAL(t, row, CHANNELS, V, SUMS)                                                                     \
-  for (int v = 0; v < V; v++) {                                                                                    \
-    vf real[CHANNELS];                                                                                             \
-    UNROLL for (int i = 0; i < CHANNELS; i++) real[i] = __builtin_convertvector(SUMS(i, v), vf);                   \
-    finish_real(t, row, v * VL, CHANNELS, real);                                                                   \
+  {                                                                                                                \
+    const int64_t word = (int64_t)((uint32_t)(row) / CHANNELS);                                                    \
+    vf real[V][CHANNELS];                                                                                          \
+    UNROLL for (int i = 0; i < CHANNELS; i++) {                                                                    \
+      const vf scale = splat((t)->scale ? (t)->scale[(row) + i] : 1.0f), bias = splat((t)->bias[(row) + i]);       \
+      UNROLL for (int v = 0; v < V; v++) real[v][i] = __builtin_convertvector(SUMS(i, v), vf) * scale + bias;      \
+    }                                                                                                              \
+    if ((t)->residual) {                                                                                           \
+      const int32_t *z = (const int32_t *)(t)->residual + word * (t)->residual_plane;                              \
+      UNROLL for (int v = 0; v < V; v++) {                                                                         \
+        const vi other = load_int(z + v * VL);                                                                     \
+        UNROLL for (int i = 0; i < CHANNELS; i++)                                                                  \
+          real[v][i] += CHANNELS == PAIRS ? (i ? high_half(other) : low_half(other))                               \
+                                          : __builtin_convertvector(byte_of(other, i), vf) * splat((t)->residual_scale); \
+      }                                                                                                            \
+    }                                                                                                              \
+    HOLD_AND_ACTIVATE(t, row, CHANNELS, V, real)                                                                   \
+    if ((t)->mask)                                                                                                 \
+      UNROLL for (int v = 0; v < V; v++) {                                                                         \
+        const vi mask = load_int((t)->mask + v * VL);                                                              \
+        UNROLL for (int i = 0; i < CHANNELS; i++) real[v][i] = (vf)((vi)real[v][i] & mask);                        \
+      }                                                                                                            \
+    UNROLL for (int i = 0; i < CHANNELS; i++) {                                                                    \
+      float *y = (t)->out + ((row) + i) * (t)->plane;                                                              \
+      if ((row) + i < (t)->rows)                                                                                   \
+        UNROLL for (int v = 0; v < V; v++) store(y + v * VL, real[v][i]);                                          \
+    }                                                                                                              \
   }
 
 #define PRUNUS_PACKED(CHANNELS, R, V, SUM, DOT, FINISH, NAME)                                          \
