@@ -153,6 +153,23 @@ INLINE vi padded(const prunus_tile *t, int64_t at, vi word) {
     }                                                                                                              \
   }
 
+enum { WEIGHTS_AHEAD = 1024 }; /* words: weights are read once, from wherever they are, past the ends of pages */
+
+// The sums over a group's kept columns. FETCH: of what the next tile reads there.
+#define PRUNUS_COLUMNS(R, V, DOT, FETCH)                                                               \
+  for (int32_t k = 0; k < n; k++, w += R) {                                                            \
+    const int32_t *p = x + off[k];                                                                     \
+    __builtin_prefetch(w + WEIGHTS_AHEAD);                                                             \
+    FETCH                                                                                              \
+    vi in[V];                                                                                          \
+    UNROLL for (int v = 0; v < V; v++) in[v] = load_int(p + v * VL);                                   \
+    UNROLL for (int r = 0; r < R; r++) {                                                               \
+      const vi a = splat_int(w[r]);                                                                    \
+      UNROLL for (int v = 0; v < V; v++) acc[r][v] = DOT(acc[r][v], in[v], a);                         \
+      AFTER(acc[r][V - 1]);                                                                            \
+    }                                                                                                  \
+  }
+
 #define PRUNUS_PACKED(CHANNELS, R, V, SUM, DOT, FINISH, NAME)                                          \
   static void NAME(const prunus_tile *t, const int32_t *group, int64_t n_groups) {                     \
     for (const int32_t *end = group + n_groups * (GROUP_HEAD + R); group < end; group += GROUP_HEAD + R) { \
@@ -165,16 +182,10 @@ INLINE vi padded(const prunus_tile *t, int64_t at, vi word) {
       const int32_t *later = group + AHEAD * (GROUP_HEAD + R);                                         \
       if (later < end)                                                                                 \
         UNROLL for (int r = 0; r < R; r += CHANNELS) expect(t, later[GROUP_HEAD + r] / CHANNELS, V);   \
-      for (int32_t k = 0; k < n; k++, w += R) {                                                        \
-        const int32_t *p = x + off[k];                                                                 \
-        __builtin_prefetch(w + 1024);                                                                  \
-        vi in[V];                                                                                      \
-        UNROLL for (int v = 0; v < V; v++) in[v] = load_int(p + v * VL);                               \
-        UNROLL for (int r = 0; r < R; r++) {                                                           \
-          const vi a = splat_int(w[r]);                                                                \
-          UNROLL for (int v = 0; v < V; v++) acc[r][v] = DOT(acc[r][v], in[v], a);                     \
-          AFTER(acc[r][V - 1]);                                                                        \
-        }                                                                                              \
+      if (t->next) {                                                                                   \
+        PRUNUS_COLUMNS(R, V, DOT, UNROLL for (int v = 0; v < V; v++) __builtin_prefetch(p + t->next + v * VL);) \
+      } else {                                                                                         \
+        PRUNUS_COLUMNS(R, V, DOT, )                                                                    \
       }                                                                                                \
       if (t->out_real) {                                                                               \
         UNROLL for (int r = 0; r < R; r += CHANNELS) FINISH_REAL(t, rows[r], CHANNELS, V, PRUNUS_SUM)  \
