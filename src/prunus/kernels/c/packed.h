@@ -66,7 +66,7 @@ INLINE vi padded(const prunus_tile *t, int64_t at, vi word) {
   return (word & mask) | (splat_int(t->pad) & ~mask);
 }
 
-// SUMS(i, v) is row + i's sum at vector v of the V from pixel `at` on. One branch for all rows and vectors: each would
+// SUMS(i, v) is row + i's sum at vector v of the V from pixel `at` on; of pairs with the bias. One branch for all rows and vectors: each would
 // cost as much as the work behind it.
 #define FINISH_QUADS(t, row, V, at, SUMS)                                                                          \
   {                                                                                                                \
@@ -104,10 +104,7 @@ INLINE vi padded(const prunus_tile *t, int64_t at, vi word) {
   {                                                                                                                \
     const int64_t pair = (int64_t)((uint32_t)(row) / PAIRS);                                                       \
     vf real[V][PAIRS];                                                                                             \
-    UNROLL for (int i = 0; i < PAIRS; i++) {                                                                       \
-      const vf bias = splat((t)->bias[(row) + i]);                                                                 \
-      UNROLL for (int v = 0; v < V; v++) real[v][i] = SUMS(i, v) + bias;                                           \
-    }                                                                                                              \
+    UNROLL for (int i = 0; i < PAIRS; i++) UNROLL for (int v = 0; v < V; v++) real[v][i] = SUMS(i, v);             \
     if ((t)->residual) {                                                                                           \
       const int32_t *z = (const int32_t *)(t)->residual + pair * (t)->residual_plane + (at);                       \
       UNROLL for (int v = 0; v < V; v++) {                                                                         \
@@ -128,8 +125,12 @@ INLINE vi padded(const prunus_tile *t, int64_t at, vi word) {
     const int64_t word = (int64_t)((uint32_t)(row) / CHANNELS);                                                    \
     vf real[V][CHANNELS];                                                                                          \
     UNROLL for (int i = 0; i < CHANNELS; i++) {                                                                    \
-      const vf scale = splat((t)->scale ? (t)->scale[(row) + i] : 1.0f), bias = splat((t)->bias[(row) + i]);       \
-      UNROLL for (int v = 0; v < V; v++) real[v][i] = __builtin_convertvector(SUMS(i, v), vf) * scale + bias;      \
+      const vf scale = splat(CHANNELS == QUADS ? (t)->scale[(row) + i] : 1.0f);                                    \
+      const vf bias = splat(CHANNELS == QUADS ? (t)->bias[(row) + i] : 0.0f);                                      \
+      UNROLL for (int v = 0; v < V; v++) {                                                                         \
+        real[v][i] = __builtin_convertvector(SUMS(i, v), vf);                                                      \
+        if (CHANNELS == QUADS) real[v][i] = real[v][i] * scale + bias;                                             \
+      }                                                                                                            \
     }                                                                                                              \
     if ((t)->residual) {                                                                                           \
       const int32_t *z = (const int32_t *)(t)->residual + word * (t)->residual_plane;                              \
@@ -178,7 +179,10 @@ enum { WEIGHTS_AHEAD = 1024 }; /* words: weights are read once, from wherever th
       const int32_t *w = (const int32_t *)t->weights + group[GROUP_WEIGHTS];                           \
       const int32_t *x = (const int32_t *)t->x;                                                        \
       SUM acc[R][V];                                                                                   \
-      UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++) acc[r][v] = (SUM){0};      \
+      UNROLL for (int r = 0; r < R; r++) {                                                             \
+        const SUM first = CHANNELS == PAIRS ? (SUM)splat(t->bias[rows[r]]) : (SUM){0};                 \
+        UNROLL for (int v = 0; v < V; v++) acc[r][v] = first;                                          \
+      }                                                                                                \
       const int32_t *later = group + AHEAD * (GROUP_HEAD + R);                                         \
       if (later < end)                                                                                 \
         UNROLL for (int r = 0; r < R; r += CHANNELS) expect(t, later[GROUP_HEAD + r] / CHANNELS, V);   \

@@ -214,7 +214,7 @@ INLINE void depthwise_quads(const prunus_tile *t, const int32_t *offsets, int64_
 INLINE void depthwise_pairs(const prunus_tile *t, const int32_t *offsets, int64_t taps, int32_t channel, int64_t from) {
   const float *w = t->weights + channel * taps;
   const int32_t *x = (const int32_t *)t->x + from;
-  vf acc[PAIRS] = {{0}};
+  vf acc[PAIRS] = {splat(t->bias[channel]), splat(t->bias[channel + 1])};
   for (int64_t k = 0; k < taps; k++, w += PAIRS) {
     const vi in = load_int(x + offsets[k]);
     acc[0] += low_half(in) * splat(w[0]), acc[1] += high_half(in) * splat(w[1]);
