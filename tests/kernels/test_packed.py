@@ -84,10 +84,12 @@ class Net:
         return spell_out(graph)
 
 
-def decide(runner: Runner, which: int, graph: Graph) -> Any:
-    """The candidate number `which` of every layer, counted round."""
+def decide(runner: Runner, which: int, graph: Graph, choice: Choice | None = None) -> Any:
+    """The candidate number `which` of every layer, counted round; or `choice`."""
 
     def choose(layer: Layer, _: Graph) -> Decision:
+        if choice is not None:
+            return Decision(choice, "", "")
         node = layer.node
         assert layer.packed is not None
         out = graph.values[node.outputs[0]].shape
@@ -102,11 +104,14 @@ def decide(runner: Runner, which: int, graph: Graph) -> Any:
     return choose
 
 
-def check(runner: Runner, net: Net, graph: Graph, *, which: int = 0, batch: int = 1, extreme: bool = False) -> None:
+def check(
+    runner: Runner, net: Net, graph: Graph, *, which: int = 0, batch: int = 1, extreme: bool = False,
+    choice: Choice | None = None,
+) -> None:  # fmt: skip
     """The lowered graph gives what the oracle gives, to the last bit, with guards untouched."""
     lowered = lower(graph, net.precision, net.formats)
     assert not lowered.refused
-    program, constants = pack(translate(lowered.graph, runner.isa, decide(runner, which, lowered.graph)))
+    program, constants = pack(translate(lowered.graph, runner.isa, decide(runner, which, lowered.graph, choice)))
     plan = make_plan(program, batch)
     shape = (batch, *net.values["x"].shape[1:])
     low, high = (-50, 77) if net.precision == "int8" else (-4, 5)
@@ -169,6 +174,35 @@ def test_strides_and_pads(runner: Runner, precision: str, stride: int) -> None:
 
 
 @pytest.mark.parametrize("precision", PACKS)
+@pytest.mark.parametrize(
+    ("channels", "kernel", "stride"), [(3, (7, 7), 2), (1, (3, 3), 1), (1, (2, 5), 2), (3, (3, 12), 2)]
+)
+def test_words_of_neighbours(runner: Runner, precision: str, channels: int, kernel: Any, stride: int) -> None:
+    """A first layer with few channels and a wide kernel, at odd and even borders."""
+    rng = np.random.default_rng(9)
+    for i, (pads, width) in enumerate((((3, 3, 3, 3), 39), ((0, 2, 1, 0), 40), ((0, 0, 0, 0), 33))):
+        net = Net(rng, precision, (1, channels, 9, width))
+        if i == 1:
+            turned = net.add("transpose", ("x",), (1, channels, 9, width), net.formats["x"], perm=(0, 1, 2, 3))
+            net.formats[turned] = net.formats["x"]
+        y = net.conv("x" if i != 1 else turned, 7, kernel, stride, pads, act=Activation("relu"))
+        net.conv(y, 5, (3, 3), most=3)
+        graph = net.graph(y, net.nodes[-1].outputs[0])
+        assert [node.op for node in lower(graph, precision, net.formats).graph.nodes].count("fold") == 1
+        check(runner, net, graph, which=i, batch=1 + i % 2)
+
+
+def test_neighbours_only_where_they_save_words(runner: Runner) -> None:
+    for shape, kernel, stride in (((1, 4, 9, 9), (7, 7), 2), ((1, 3, 9, 9), (3, 3), 2), ((1, 3, 9, 9), (7, 7), 3)):
+        net = Net(np.random.default_rng(10), "int8", shape)
+        net.conv("x", 8, kernel, stride)
+        assert "fold" not in [node.op for node in lower(net.graph(), "int8", net.formats).graph.nodes]
+    net = Net(np.random.default_rng(10), "int8", (1, 1, 9, 9))
+    a, b = net.conv("x", 8, (3, 3)), net.conv("x", 4, (3, 3))
+    assert "fold" not in [node.op for node in lower(net.graph(a, b), "int8", net.formats).graph.nodes]
+
+
+@pytest.mark.parametrize("precision", PACKS)
 @pytest.mark.parametrize("channels", [2, 4, 7, 12])
 def test_depthwise(runner: Runner, precision: str, channels: int) -> None:
     rng = np.random.default_rng(3)
@@ -210,10 +244,40 @@ def test_fully_connected(runner: Runner, precision: str) -> None:
 
 
 @pytest.mark.parametrize("precision", PACKS)
+def test_float32_outputs(runner: Runner, precision: str) -> None:
+    """Layers that nobody reads in words: the last word is half empty, with residual, activation and padding."""
+    rng = np.random.default_rng(11)
+    for which in range(3):
+        for act in ACTIVATIONS:
+            net = Net(rng, precision, (1, 6, 5, 23))
+            a = net.conv("x", 10 if which else 9, (3, 3))
+            b = net.conv(a, net.values[a].shape[1], act=act, residual=a, most=3)
+            check(runner, net, net.graph(b), which=which)
+
+
+@pytest.mark.parametrize("precision", PACKS)
+def test_gemv_of_classes_of_half_a_vector(runner: Runner, precision: str) -> None:
+    """Rows that share their columns in twos fill vectors two by two."""
+    rng = np.random.default_rng(12)
+    half = runner.isa.lanes // 2
+    net = Net(rng, precision, (1, 24, 1, 1))
+    y = net.gemm("x", 3 * runner.isa.lanes + half + 1)
+    net.gemm(y, 5)
+    weight = net.constants[net.nodes[0].attrs["weight"]]
+    keep = np.repeat(rng.random((-(-len(weight) // half), 24)) < 0.5, half, axis=0)[: len(weight)]
+    weight *= keep
+    weight[0, 0] = net.scales["w0"][0] * 3
+    shape = LayerShape(len(weight), 24, 1, 0, 1, 0, PACKS[precision])
+    first = candidates(shape, Zeros(0.1, float(half), None), runner.isa)[0]
+    assert first.union == runner.isa.lanes
+    check(runner, net, net.graph(y, net.nodes[-1].outputs[0]), choice=first, batch=2)
+
+
+@pytest.mark.parametrize("precision", PACKS)
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_pools(runner: Runner, precision: str, stride: int) -> None:
     rng = np.random.default_rng(6)
-    for size, kernel, pad in ((6, 2, 0), (19, 3, 1), (37, 3, 1)):
+    for size, kernel, pad in ((6, 2, 0), (19, 3, 1), (37, 3, 1), (40, 4, 2)):
         net = Net(rng, precision, (1, 5, size, size + 1))
         a = net.conv("x", 9, zero=0)
         h, w = ((n + 2 * pad - kernel) // stride + 1 for n in (size, size + 1))

@@ -7,6 +7,7 @@ that only move or compare values are where all they read is. Everything else sta
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -134,14 +135,49 @@ class _State:
         if node.inputs[0] in self.means:
             attrs["bias"] = f"{node.name}.corrected"
             self.constants[attrs["bias"]] = self._corrected(node, weight - self.constants[name])
-        inputs = tuple(self.as_packed(value) for value in node.inputs)
         out = node.outputs[0]
-        node = replace(node, attrs=attrs, inputs=inputs)
+        if self.can_fold(node):
+            node = self._folded(node, attrs)
+        else:
+            node = replace(node, attrs=attrs, inputs=tuple(self.as_packed(value) for value in node.inputs))
         if real:
             self.nodes.append(node)
             self.reals[out] = out
         else:
             self.nodes.append(replace(node, outputs=(self._make_packed(out),)))
+
+    def can_fold(self, node: Node) -> bool:
+        """A convolution whose words are better made of neighbours in a row: few channels, which leave words half empty,
+        and a wide kernel. Its input is read by nobody else in words."""
+        x = node.inputs[0]
+        if node.op != "conv" or len(node.inputs) > 1 or x in self.packed or len(self.readers[x]) > 1:
+            return False
+        _, channels, _, kw = self.constants[node.attrs["weight"]].shape
+        height, width = self.graph.values[node.outputs[0]].shape[2:]
+        if node.attrs["group"] != 1 or node.attrs["dilations"][1] != 1 or self.pack % node.attrs["strides"][1]:
+            return False
+        return height * width > 1 and channels * -(-kw // self.pack) < -(-channels // self.pack) * kw
+
+    def _folded(self, node: Node, attrs: dict[str, Any]) -> Node:
+        """The convolution over words of neighbours, and before it the node that makes them: kernel positions side by
+        side become channels, and its columns lie a word apart."""
+        x, name = node.inputs[0], f"{node.inputs[0]}.folded"
+        source, weight, pack = self.graph.values[x], self.constants[attrs["weight"]], self.pack
+        (o, c, kh, kw), step, words_wide = weight.shape, attrs["strides"][1], -(-weight.shape[3] // pack)
+        width = self.graph.values[node.outputs[0]].shape[3] + (words_wide - 1) * pack // step
+        top, left, bottom, _ = attrs["pads"]
+        shape = (source.shape[0], c * pack, source.shape[2], width)
+        self.values[name] = replace(source, name=name, shape=shape, format=self.formats[x])
+        self.nodes.append(Node("fold", name, (self.as_real(x),), (name,), {"step": step, "left": left}))
+        full = np.zeros((o, c, kh, words_wide * pack), np.float32)
+        full[..., :kw] = weight
+        spread = full.reshape(o, c, kh, words_wide, pack).transpose(0, 1, 4, 2, 3)
+        self.constants[attrs["weight"]] = np.ascontiguousarray(spread.reshape(o, c * pack, kh, words_wide))
+        attrs = {
+            **attrs, "strides": (attrs["strides"][0], 1), "pads": (top, 0, bottom, 0),
+            "dilations": (attrs["dilations"][0], pack // step), "kernel": (kh, words_wide),
+        }  # fmt: skip
+        return replace(node, attrs=attrs, inputs=(name,))
 
     def _corrected(self, node: Node, lost: words.Floats) -> words.Floats:
         """The bias, and the mean of what rounding took from the weights times the mean of the input's channels."""

@@ -107,6 +107,17 @@ def _conv(node: Node, graph: Graph, x: Array, *rest: Array) -> Array:
     return _epilogue(np.concatenate(pieces, axis=1), node, graph, rest)
 
 
+def _fold(node: Node, graph: Graph, x: Array) -> Array:
+    out, left = graph.values[node.outputs[0]], node.attrs["left"]
+    assert out.format is not None
+    pack, step, (n, c, h, w) = out.format.pack, node.attrs["step"], x.shape
+    length = (out.shape[3] - 1) * step + pack
+    padded = _padded(x, (0, left, 0, max(length - left - w, 0)), 0)
+    s = padded.strides
+    view = np.lib.stride_tricks.as_strided(padded, (n, c, pack, h, out.shape[3]), (s[0], s[1], s[3], s[2], s[3] * step))
+    return view.reshape(n, c * pack, h, out.shape[3])
+
+
 def _conv_transpose(node: Node, graph: Graph, x: Array, *rest: Array) -> Array:
     weight, groups = graph.constants[node.attrs["weight"]].astype(np.float64), node.attrs["group"]
     (sh, sw), (dh, dw) = node.attrs["strides"], node.attrs["dilations"]
@@ -222,5 +233,6 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "identity": lambda n, g, x: x,
     "pack": lambda n, g, x: x,
     "unpack": lambda n, g, x: x,
+    "fold": _fold,
     "onnxruntime": _partition,
 }

@@ -121,6 +121,9 @@ OPS: dict[str, tuple[str, ...]] = {
     "identity": (),
     "pack": (),  # float32 to the output's format
     "unpack": (),  # and back
+    # out[n, c * pack + i, y, j] = x[n, c, y, j * step - left + i], zero beyond x, in the output's format: a word holds
+    # neighbours in a row instead of channels
+    "fold": ("step", "left"),
     # a part that another engine runs: `model` is a serialised ONNX model whose inputs and outputs are the node's
     "onnxruntime": ("model",),
 }

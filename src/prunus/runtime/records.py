@@ -109,6 +109,11 @@ RECORDS: Final[dict[str, tuple[str, ...]]] = {
         "out", "x", "images", "planes", "out_batch", "out_plane", "out_pitch", "x_batch", "x_plane", "oh", "ow",
         "y0", "y1", "wy", "x0", "x1", "wx", "blend",
     ),
+    # rows of float32 to words of `pack` neighbours, `step` apart and beginning `left` before the first
+    "fold": (
+        "x", "x_batch", "x_plane", "x_pitch", "x_step", "out", "out_batch", "out_plane", "out_pitch", "images",
+        "planes", "h", "w", "ow", "step", "left", "pack", "scale", "zero",
+    ),
 }  # fmt: skip
 KINDS: Final = {kind: number for number, kind in enumerate(RECORDS, 1)}
 

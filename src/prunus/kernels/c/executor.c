@@ -82,6 +82,9 @@ static void run_record(prunus_run_state *s) {
       run_planes(s, packed_depthwise_task, r[PACKED_DEPTHWISE_IMAGES], r[PACKED_DEPTHWISE_PLANES],
                  r[PACKED_DEPTHWISE_VECTORS] * VL * r[PACKED_DEPTHWISE_TAPS] / 2);
       return;
+    case PRUNUS_FOLD:
+      run_planes(s, fold_task, r[FOLD_IMAGES], r[FOLD_PLANES], 2 * r[FOLD_H] * r[FOLD_OW]);
+      return;
     case PRUNUS_RESAMPLE:
       run_planes(s, resample_task, r[RESAMPLE_IMAGES], r[RESAMPLE_PLANES], r[RESAMPLE_OH] * r[RESAMPLE_OW]);
       return;

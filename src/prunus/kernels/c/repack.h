@@ -73,6 +73,53 @@ static void pack_task(void *context, int64_t task, int thread) {
     pack_row(r, x + y * r[PACK_X_PITCH], out + y * r[PACK_OUT_PITCH], r[PACK_CHANNELS] - first);
 }
 
+typedef uint16_t two_bytes __attribute__((aligned(1), may_alias));
+
+// A row in bytes or bfloat16 as it lies, zeros around it, and words from wherever they begin.
+static void fold_quads(const int64_t *r, const float *restrict x, uint32_t *restrict out, uint8_t *restrict line) {
+  const int64_t w = r[FOLD_W], ow = r[FOLD_OW], step = r[FOLD_STEP], x_step = r[FOLD_X_STEP];
+  const float scale = from_bits(r[FOLD_SCALE]), zero = from_bits(r[FOLD_ZERO]);
+  uint8_t *restrict inner = line + r[FOLD_LEFT];
+  if (x_step == 1) {
+    for (int64_t i = 0; i < w; i++) inner[i] = (uint8_t)byte_bits(x[i], scale, zero);
+  } else {
+    for (int64_t i = 0; i < w; i++) inner[i] = (uint8_t)byte_bits(x[i * x_step], scale, zero);
+  }
+  const two_bytes *twos = (const two_bytes *)line;
+  if (step == 2)
+    for (int64_t j = 0; j < ow; j++) out[j] = twos[j] | (uint32_t)twos[j + 1] << 16;
+  else
+    for (int64_t j = 0; j < ow; j++) memcpy(out + j, line + j * step, 4);
+}
+
+static void fold_pairs(const int64_t *r, const float *restrict x, uint32_t *restrict out, uint16_t *restrict line) {
+  const int64_t w = r[FOLD_W], ow = r[FOLD_OW], step = r[FOLD_STEP], x_step = r[FOLD_X_STEP];
+  uint16_t *restrict inner = line + r[FOLD_LEFT];
+  if (x_step == 1) {
+    for (int64_t i = 0; i < w; i++) inner[i] = (uint16_t)bf16_bits(x[i]);
+  } else {
+    for (int64_t i = 0; i < w; i++) inner[i] = (uint16_t)bf16_bits(x[i * x_step]);
+  }
+  if (step == 2)
+    memcpy(out, line, (size_t)ow * 4);
+  else
+    for (int64_t j = 0; j < ow; j++) memcpy(out + j, line + j * step, 4);
+}
+
+static void fold_task(void *context, int64_t task, int thread) {
+  const prunus_run_state *s = context;
+  const int64_t *r = s->record, image = task / r[FOLD_PLANES], plane = task % r[FOLD_PLANES];
+  const float *x = at(s, r[FOLD_X]) + image * r[FOLD_X_BATCH] + plane * r[FOLD_X_PLANE];
+  uint32_t *out = (uint32_t *)at(s, r[FOLD_OUT]) + image * r[FOLD_OUT_BATCH] + plane * r[FOLD_OUT_PLANE];
+  void *line = s->scratch + thread * s->scratch_elements;
+  const int quads = r[FOLD_PACK] == QUADS;
+  const size_t length = (size_t)(r[FOLD_OW] * r[FOLD_STEP] + r[FOLD_LEFT] + r[FOLD_W]) + QUADS;
+  memset(line, quads ? (int)byte_bits(0, from_bits(r[FOLD_SCALE]), from_bits(r[FOLD_ZERO])) : 0, quads ? length : 2 * length);
+  for (int64_t y = 0; y < r[FOLD_H]; y++, x += r[FOLD_X_PITCH], out += r[FOLD_OUT_PITCH])
+    if (quads) fold_quads(r, x, out, line);
+    else fold_pairs(r, x, out, line);
+}
+
 static void unpack_task(void *context, int64_t task, int thread) {
   (void)thread;
   const prunus_run_state *s = context;

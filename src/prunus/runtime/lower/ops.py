@@ -24,6 +24,7 @@ def conv(draft: Draft, op: Op) -> None:
 LOWERINGS: Final[dict[str, Callable[[Draft, Op], None]]] = {
     "pack": repack.pack,
     "unpack": repack.unpack,
+    "fold": repack.fold,
     "conv": conv,
     "gemm": layer.gemm,
     "max_pool": window.max_pool,

@@ -36,6 +36,22 @@ def unpack(draft: Draft, op: Op) -> None:
     )  # fmt: skip
 
 
+def fold(draft: Draft, op: Op) -> None:
+    """float32 rows into words of neighbours."""
+    x, out, form = draft.layout(op.inputs[0]), draft.layout(op.outputs[0]), draft.program.tensors[op.outputs[0]]
+    clear_padding(draft, op.outputs[0])
+    x_batch, x_plane, x_pitch, x_step = _distances(x)
+    out_batch, out_plane, out_pitch, _ = _distances(out)
+    step, left, ow = op.attrs["step"], op.attrs["left"], out.shape[3]
+    draft.need_scratch(ow * step + left + x.shape[3] + LINE)  # a row with what lies beyond it
+    draft.emit(
+        "fold", x=draft.at(op.inputs[0]), x_batch=x_batch, x_plane=x_plane, x_pitch=x_pitch, x_step=x_step,
+        out=draft.at(op.outputs[0]), out_batch=out_batch, out_plane=out_plane, out_pitch=out_pitch,
+        images=x.shape[0], planes=x.shape[1], h=x.shape[2], w=x.shape[3], ow=ow, step=step, left=left, pack=form.pack,
+        scale=float_bits(1 / form.scale), zero=float_bits(form.zero),
+    )  # fmt: skip
+
+
 def _distances(layout: Layout) -> tuple[int, ...]:
     """Strides of images, channels, rows and pixels; a vector of channels is a map of one pixel."""
     return layout.strides if len(layout.strides) == 4 else (*layout.strides, 1, 1)
