@@ -59,14 +59,14 @@ class Point:
 
 
 def points(cores: int) -> Iterator[Point]:
-    """All points, for a machine of so many cores."""
+    """All points, for a machine of so many cores; two threads on any, for a core may run two."""
     for scheme in SCHEMES:
         yield Point("schemes", scheme)
     yield Point("sparsity", None, 0.0, 0.0)
     for scheme in CURVES:
         for sparsity in SPARSITIES:
             yield Point("sparsity", scheme, sparsity, sparsity)
-    threads = [n for n in range(1, MOST_THREADS + 1) if n <= cores and n & (n - 1) == 0]
+    threads = [n for n in range(1, MOST_THREADS + 1) if n <= max(cores, 2) and n & (n - 1) == 0]
     for panel, values in (("size", SIZES), ("batch", BATCHES), ("threads", threads)):
         for grown in GROWTH:
             for value in values:
