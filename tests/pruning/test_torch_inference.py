@@ -38,3 +38,17 @@ def test_what_has_no_torch_form_is_named(tmp_path: Path) -> None:
     onnx.save(NETWORKS["partitioned"](), tmp_path / "m.onnx")
     with pytest.raises(UnsupportedError, match="LRN"):
         open_in_torch(tmp_path / "m.onnx", {}, 1, compiled=False)
+
+
+@pytest.mark.slow
+def test_compiled_weights_are_frozen(tmp_path: Path) -> None:
+    """They are packed for oneDNN, as an engine would do; freezing had no effect as an option of torch.compile."""
+    model = NETWORKS["residual"]()
+    onnx.save(model, tmp_path / "m.onnx")
+    feeds = feeds_for(model)
+    run = open_in_torch(tmp_path / "m.onnx", {}, 1, compiled=True)
+    with torch.profiler.profile() as profile:
+        (found,) = run(feeds)
+    kinds = {event.key for event in profile.key_averages()}
+    assert any(kind.startswith("mkldnn::_convolution_pointwise") for kind in kinds), kinds
+    np.testing.assert_allclose(found, onnxruntime_run(model, feeds)[0], atol=1e-5)

@@ -30,7 +30,7 @@ def open_in_torch(
     torch.set_num_threads(threads)
     module: Any = to_module(graph).eval().requires_grad_(False)
     if compiled:
-        module = torch.compile(module, dynamic=False, options={"freezing": True})
+        module = torch.compile(module, dynamic=False)
 
     def run(feeds: Feeds) -> list[NDArray[Any]]:
         with torch.inference_mode():
@@ -38,9 +38,12 @@ def open_in_torch(
         return [result.numpy() for result in (results if several else [results])]
 
     if compiled:
+        from torch._inductor import config
+
         zeros = {name: np.zeros(graph.values[name].shape, graph.values[name].dtype) for name in names}
         try:
-            with warnings.catch_warnings():
+            # as an option of torch.compile, freezing packs no weights (torch 2.13): convolutions take twice as long
+            with warnings.catch_warnings(), config.patch(freezing=True):
                 warnings.simplefilter("ignore")  # torch's, on its own parts
                 run(zeros)
         except (RuntimeError, OSError) as error:  # without a compiler, or one that fails
