@@ -75,9 +75,8 @@ def make_plan(program: Program, batch: int = 1) -> Plan:
         begin = index
     stages.append(Stage(starts[begin], starts[-1]))
     flat = np.array([value for row in rows for value in row], np.int64)
-    tables = np.concatenate(draft.tables) if draft.tables else np.zeros(LINE, np.int32)
     return Plan(
-        batch, flat, tuple(draft.owners), tables, arena + SLACK, up(draft.scratch, LINE) + LINE,
+        batch, flat, tuple(draft.owners), draft.write_tables(), arena + SLACK, up(draft.scratch, LINE) + LINE,
         tuple(stage for stage in stages if stage.partition or stage.end > stage.start), layouts,
         {part: {name: _number(ref, offsets) for name, ref in refs.items()} for part, refs in foreign.items()},
     )  # fmt: skip
