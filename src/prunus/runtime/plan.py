@@ -59,7 +59,7 @@ def make_plan(program: Program, batch: int = 1) -> Plan:
         if op.kind == "onnxruntime":
             foreign[op.name] = _foreign(draft, op)
             breaks.append((len(draft.records), op))
-        elif not (op.kind == "identity" and op.outputs[0] in views):
+        else:
             LOWERINGS[op.kind](draft, op)
     draft.step = len(program.ops)
     _emit_outputs(draft)

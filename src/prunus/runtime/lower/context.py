@@ -61,11 +61,16 @@ class Draft:
         """How a tensor lies in memory."""
         return self.layouts[tensor]
 
+    def place(self, tensor: str, elements: int = 0) -> tuple[str, int]:
+        """Buffer of a tensor, and where in it the one that lies so many elements behind the first is."""
+        buffer, offset = self.views.get(tensor, (tensor, 0))
+        return buffer, offset + self.layouts[tensor].first + elements
+
     def at(self, tensor: str) -> Ref:
         """Address of a tensor's first element."""
-        buffer, offset = self.views.get(tensor, (tensor, 0))
+        buffer, element = self.place(tensor)
         self.uses.setdefault(buffer, []).append(self.step)
-        return Ref(buffer, offset + self.layouts[tensor].first)
+        return Ref(buffer, element)
 
     def constant(self, name: str | None) -> int:
         """Address of a constant, NOWHERE for None."""
@@ -138,19 +143,25 @@ def copy(draft: Draft, out: Address, out_strides: Shape, x: Address, x_strides: 
 def clear_padding(draft: Draft, tensor: str) -> None:
     """Before a planar tensor is written element by element: its padding everywhere, if any reader relies on it."""
     layout = draft.layout(tensor)
-    gaps = len(layout.shape) == 4 and not layout.contiguous and (
-        layout.front or layout.tail or layout.pitch > layout.shape[3]
-    )  # fmt: skip
-    if not gaps:
-        return
-    start = draft.at(tensor) + -layout.first if tensor not in draft.views else None
-    n, c = layout.shape[:2]
-    if start is not None:
-        draft.emit("fill", out=start, count=layout.size, value=draft.program.tensors[tensor].pad)
-        return
-    lead, pad = up(layout.front, 16), draft.program.tensors[tensor].pad
-    for image in range(n):  # a view: only its own channels
-        draft.emit("fill", out=draft.at(tensor) + (image * layout.batch - lead), count=c * layout.plane, value=pad)
+    if len(layout.shape) == 4 and tensor in draft.views:
+        clear_channels(draft, tensor, 0, layout.shape[1])
+    elif _has_gaps(layout):
+        pad = draft.program.tensors[tensor].pad
+        draft.emit("fill", out=draft.at(tensor) + -layout.first, count=layout.size, value=pad)
+
+
+def clear_channels(draft: Draft, tensor: str, first: int, count: int) -> None:
+    """As `clear_padding`, of some channels."""
+    layout, pad = draft.layout(tensor), draft.program.tensors[tensor].pad
+    for image in range(layout.shape[0] if _has_gaps(layout) else 0):
+        start = image * layout.batch + first * layout.plane - up(layout.front, LINE)
+        draft.emit("fill", out=draft.at(tensor) + start, count=count * layout.plane, value=pad)
+
+
+def _has_gaps(layout: Layout) -> bool:
+    """Planar, with padding that a reader may rely on."""
+    planar = len(layout.shape) == 4 and not layout.contiguous
+    return planar and bool(layout.front or layout.tail or layout.pitch > layout.shape[3])
 
 
 def as_contiguous(draft: Draft, tensor: str) -> Ref:
