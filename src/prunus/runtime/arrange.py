@@ -14,6 +14,8 @@ def arrange(program: Program, batch: int) -> tuple[dict[str, Layout], dict[str, 
     """Layout of each tensor, and for tensors inside another one's buffer that buffer and the offset in it.
 
     Pitches are equal along chains of stride-1 convolutions and residuals, and as wide as the widest padding asks.
+    What is computed element by element from what nobody reads later lies like it, so that it can be written over it,
+    unless that would make convolutions compute more.
     """
     shapes = {name: program.words(name, batch) for name in program.tensors}
     flat = _contiguous_tensors(program, shapes)
@@ -50,13 +52,27 @@ def arrange(program: Program, batch: int) -> tuple[dict[str, Layout], dict[str, 
     for name, needed in pitch.items():
         group = groups.of(name)
         widest[group] = max(widest.get(group, 0), needed)
+    busy = {
+        groups.of(op.outputs[0])
+        for op in program.ops
+        if op.kind == "conv" and op.attrs["choice"]["encoding"] != "depthwise"
+    }  # wider rows would take them longer
+    kin = _Groups(shapes)
+    for x, out in _successors(program, shapes, {*flat, *parents}):
+        narrow, wide = sorted((groups.of(x), groups.of(out)), key=lambda group: widest[group])
+        if widest[narrow] < widest[wide] and narrow not in busy:
+            groups.join(narrow, wide)
+        if widest[groups.of(x)] == widest[groups.of(out)]:
+            kin.join(x, out)
+    for name in list(margins):
+        margins[kin.of(name)] = _larger(margins.get(kin.of(name), (0, 0, 0, 0)), margins[name])
     layouts: dict[str, Layout] = {}
     views: dict[str, tuple[str, int]] = {}
     for name, shape in shapes.items():
         if name in flat:
             layouts[name] = contiguous(shape)
         elif root[name] == name:
-            layouts[name] = planar(shape, widest[groups.of(name)], *margins.get(name, (0, 0, 0, 0)))
+            layouts[name] = planar(shape, widest[groups.of(name)], *margins.get(kin.of(name), (0, 0, 0, 0)))
     for name in shapes:
         if name not in layouts:
             top, channel = root_of(name, parents)
@@ -64,6 +80,18 @@ def arrange(program: Program, batch: int) -> tuple[dict[str, Layout], dict[str, 
             views[name] = (top, 0)
     flat_views(program, layouts, flat, views)
     return layouts, views
+
+
+def _successors(program: Program, shapes: Mapping[str, Shape], fixed: set[str]) -> list[tuple[str, str]]:
+    """Pairs of tensors: the last that reads the first makes the second of it, element by element."""
+    last = {name: i for i, op in enumerate(program.ops) for name in op.inputs} | dict.fromkeys(program.outputs, -1)
+    pairs = []
+    for i, op in enumerate(program.ops):
+        out = op.outputs[0]
+        if op.kind in ("activation", "binary", "scale_shift") and out not in fixed:
+            mine = [x for x in op.inputs if x not in fixed and shapes[x] == shapes[out] and last[x] == i]
+            pairs += [(x, out) for x in mine[:1]]
+    return pairs
 
 
 def _contiguous_tensors(program: Program, shapes: Mapping[str, Shape]) -> set[str]:
