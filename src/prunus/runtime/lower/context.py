@@ -133,11 +133,33 @@ def strided(prefix: str, shape: Shape, values: Shape) -> dict[str, int]:
 
 def copy(draft: Draft, out: Address, out_strides: Shape, x: Address, x_strides: Shape, shape: Shape) -> None:
     """Emit a copy of a box; nothing if it is empty."""
-    if all(shape):
-        draft.emit(
-            "copy", out=out, x=x, **strided("size", shape, shape), **strided("out_stride", shape, out_strides),
-            **strided("in_stride", shape, x_strides),
-        )  # fmt: skip
+    if not all(shape):
+        return
+    shape, out_strides, x_strides = _runs(shape, out_strides, x_strides)
+    draft.emit(
+        "copy", out=out, x=x, **strided("size", shape, shape), **strided("out_stride", shape, out_strides),
+        **strided("in_stride", shape, x_strides),
+    )  # fmt: skip
+
+
+LONG_RUN = 1 << 14  # elements: long enough for one thread at a time
+
+
+def _runs(shape: Shape, *strides: Shape) -> tuple[Shape, ...]:
+    """A box of at least 3 axes, with its last ones made one where all sides go through them without gaps, until a run
+    is long."""
+    sizes, steps = list(shape), [list(side) for side in strides]
+    while len(sizes) > 1 and sizes[-1] < LONG_RUN:
+        if any(side[-2] != side[-1] * sizes[-1] for side in steps) and sizes[-2] > 1:
+            break
+        sizes[-2:] = [sizes[-2] * sizes[-1]]
+        for side in steps:
+            del side[-2]
+    for place in range(len(sizes) - 1, 2):  # the last axis is the inner loop, the first two are tasks
+        sizes.insert(place, 1)
+        for side in steps:
+            side.insert(place, 0)
+    return tuple(sizes), *(tuple(side) for side in steps)
 
 
 def clear_padding(draft: Draft, tensor: str) -> None:
