@@ -28,8 +28,8 @@ check: $(VENV)/.stamp-test
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n 2 -q -m "not slow"
 
-# Executor and kernels under AddressSanitizer and UndefinedBehaviorSanitizer, by a system gcc or
-# clang; where there is none it says so and passes.
+# Executor and kernels under AddressSanitizer and UndefinedBehaviorSanitizer, the pool of threads under
+# ThreadSanitizer too, by a system gcc or clang; where there is none it says so and passes.
 sanitize: $(VENV)/.stamp-test
 	$(BIN)/python -m pytest -q --sanitize tests/kernels
 
