@@ -20,10 +20,10 @@ from prunus.runtime.cpu import TARGETS, describe
 from prunus.runtime.lower.ops import LOWERINGS
 from prunus.runtime.native import allocate
 from prunus.runtime.plan import constant_offsets
-from prunus.runtime.program import Op, Program, Tensor
+from prunus.runtime.program import Chain, Op, Program, Tensor
 
 MAGIC = b"PRUNUS\r\n"
-SCHEMA = 2
+SCHEMA = 3
 ALIGNMENT = 64  # bytes
 _CHUNK = 1 << 20  # bytes read and hashed at a time
 _HEAD = struct.Struct("<8sIIQ32s")  # magic, schema, 0, header bytes, sha256 of the header and all that follows it
@@ -60,6 +60,7 @@ def save(path: Path, program: Program, code: bytes) -> None:
         "outputs": program.outputs,
         "tensors": {name: asdict(tensor) for name, tensor in program.tensors.items()},
         "ops": [[op.kind, op.name, op.inputs, op.outputs, dict(op.attrs)] for op in program.ops],
+        "chains": [asdict(chain) for chain in program.chains],
         "code_bytes": len(code),
         "constants": {
             name: [str(array.dtype), list(array.shape), start + offsets[name] * 4]
@@ -158,6 +159,7 @@ def _parse(
         {name: Tensor(**{**t, "shape": tuple(t["shape"])}) for name, t in header["tensors"].items()},
         tuple(Op(k, n, tuple(i), tuple(o), a) for k, n, i, o, a in header["ops"]),
         constants,
+        tuple(Chain(**chain) for chain in header["chains"]),
     )
     _check(program)
     return program, code, space

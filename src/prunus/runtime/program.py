@@ -47,6 +47,17 @@ class Op:
 
 
 @dataclass(frozen=True)
+class Chain:
+    """Operators `first` to `last`, computed depth first: `rows` rows of the last one's output at a time, in as many
+    parts as there are threads (see `runtime.bands`). What is made inside is read by nobody outside."""
+
+    first: int
+    last: int
+    rows: int
+    parts: int
+
+
+@dataclass(frozen=True)
 class Program:
     """A network for a target. `batch`: the leading dimension of all tensors scales with the batch size."""
 
@@ -59,6 +70,7 @@ class Program:
     tensors: Mapping[str, Tensor]
     ops: tuple[Op, ...]
     constants: Mapping[str, NDArray[Any]]
+    chains: tuple[Chain, ...] = ()
 
     def shape(self, name: str, batch: int) -> Shape:
         """Shape of a tensor at a batch size."""

@@ -14,7 +14,7 @@ from prunus.errors import ArtefactError, FeedError, MissingExtraError, TargetErr
 from prunus.runtime import artefact
 from prunus.runtime.cpu import physical_cores
 from prunus.runtime.native import Bound, open_library
-from prunus.runtime.plan import Plan, Stage, make_plan
+from prunus.runtime.plan import Plan, make_plan
 from prunus.runtime.program import Op, Program, Shape, outside_tensors
 from prunus.runtime.report import ExplainRow, ProfileRow, explain_rows, profile_rows
 from prunus.runtime.roofline import machine
@@ -167,14 +167,12 @@ class Session:
             if stage.partition is not None:
                 self._run_partition(bound, stage.partition, others)
                 continue
-            n = _count(plan.records, stage)
-            spent = None if times is None else np.zeros(n, np.int64)
+            spent = None if times is None else np.zeros(stage.slots, np.int64)
             bound.run(stream.pool, stage, ports, spent)
             if times is not None and spent is not None:
-                for i in range(n):
-                    op = plan.owners[first + i]
-                    times[op] = times.get(op, 0.0) + float(spent[i])
-            first += n
+                for slot, nanoseconds in zip(plan.slots[first : first + stage.slots], spent, strict=True):
+                    times[slot.op] = times.get(slot.op, 0.0) + slot.share * float(nanoseconds)
+            first += stage.slots
         return {name: outputs[name] if name in outputs else others[name] for name in program.outputs}
 
     def _run_partition(self, bound: Bound, op: Op, others: dict[str, NDArray[Any]]) -> None:
@@ -295,10 +293,3 @@ def load(path: str | Path, threads: int | None = None, streams: int = 1) -> Sess
     except ArtefactError as error:
         raise ArtefactError(f"{path}: {error}") from error
 
-
-def _count(records: NDArray[np.int64], stage: Stage) -> int:
-    n, place = 0, stage.start
-    while place < stage.end:
-        place += int(records[place + 1])
-        n += 1
-    return n

@@ -35,6 +35,7 @@ class Ref:
 
 
 Address = Ref | int
+Record = tuple[str, dict[str, Any]]  # kind and fields
 Fill = Callable[[NDArray[np.int32]], None]
 
 
@@ -47,11 +48,14 @@ class Draft:
     layouts: dict[str, Layout]
     views: dict[str, tuple[str, int]]  # tensor -> buffer that it lies in, and offset of that buffer's start
     constant_offsets: dict[str, int]
-    records: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
     tables: list[tuple[int, int, Fill]] = field(default_factory=list)  # place, size, what writes it
     table_size: int = 0
     known: dict[bytes, int] = field(default_factory=dict)  # tables by what they hold
-    temporaries: list[tuple[str, int, int]] = field(default_factory=list)  # name, size, step
+    layers: dict[tuple[str, bytes], Any] = field(default_factory=dict)  # tables of layers, by name and offsets of columns
+    temporaries: dict[str, tuple[int, int]] = field(default_factory=dict)  # name -> size, step
+    band: str | None = None  # inside a chain: names what asks for temporaries, the same ones each time
+    lent: int = 0  # how many it was given
     scratch: int = 0
     step: int = 0
     owners: list[int] = field(default_factory=list)  # of each record, its op
@@ -103,8 +107,14 @@ class Draft:
 
     def temporary(self, size: int) -> Ref:
         """A buffer that lives during this step."""
-        name = f"#{self.step}.{len(self.temporaries)}"
-        self.temporaries.append((name, size, self.step))
+        if self.band is None:
+            return self.kept(f"#{self.step}.{len(self.temporaries)}", size)
+        self.lent += 1
+        return self.kept(f"#{self.band}.{self.lent}", size)
+
+    def kept(self, name: str, size: int) -> Ref:
+        """The buffer of that name, at least of that size, that lives during this step."""
+        self.temporaries[name] = (max(size, self.temporaries.get(name, (0, 0))[0]), self.step)
         return Ref(name)
 
     def emit(self, kind: str, **fields: Any) -> None:
@@ -163,8 +173,11 @@ def _runs(shape: Shape, *strides: Shape) -> tuple[Shape, ...]:
 
 
 def clear_padding(draft: Draft, tensor: str) -> None:
-    """Before a planar tensor is written element by element: its padding everywhere, if any reader relies on it."""
+    """Before a planar tensor is written element by element: its padding everywhere, if any reader relies on it. Chains see
+    to that themselves."""
     layout = draft.layout(tensor)
+    if draft.band is not None:
+        return
     if len(layout.shape) == 4 and tensor in draft.views:
         clear_channels(draft, tensor, 0, layout.shape[1])
     elif _has_gaps(layout):

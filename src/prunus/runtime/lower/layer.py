@@ -51,7 +51,7 @@ def reads_directly(op: Op, x: Layout, out: Layout) -> bool:
         return False
     if out.shape[2] * out.shape[3] == 1:
         return not any(op.attrs["pads"])
-    if tuple(op.attrs["strides"]) != (1, 1) or x.pitch != out.pitch or x.plane % LINE or x.first % LINE:
+    if tuple(op.attrs["strides"]) != (1, 1) or x.pitch != out.pitch or x.plane % LINE:
         return False
     return bool(
         x.pitch >= x.shape[3] + max(left, right)
@@ -163,7 +163,14 @@ def _split_phases(
 
 
 def _groups(draft: Draft, op: Op, windows: NDArray[np.int64]) -> tuple[Encoding, dict[str, Any]]:
-    """The tables of the row groups: what every layer's record points to."""
+    """The tables of the row groups: what every layer's record points to. Bands of a chain share them."""
+    key = (op.name, windows.tobytes())
+    if key not in draft.layers:
+        draft.layers[key] = _new_groups(draft, op, windows)
+    return draft.layers[key]
+
+
+def _new_groups(draft: Draft, op: Op, windows: NDArray[np.int64]) -> tuple[Encoding, dict[str, Any]]:
     program = draft.program
     encoding, places = program.groups(op), windows.astype(np.int32)
     size, starts = group_places(encoding)
