@@ -66,13 +66,15 @@ def arrange(program: Program, batch: int) -> tuple[dict[str, Layout], dict[str, 
             kin.join(x, out)
     for name in list(margins):
         margins[kin.of(name)] = _larger(margins.get(kin.of(name), (0, 0, 0, 0)), margins[name])
+    banded = {kin.of(root[program.ops[chain.last].outputs[0]]) for chain in program.chains}
     layouts: dict[str, Layout] = {}
     views: dict[str, tuple[str, int]] = {}
     for name, shape in shapes.items():
         if name in flat:
             layouts[name] = contiguous(shape)
         elif root[name] == name:
-            layouts[name] = planar(shape, widest[groups.of(name)], *margins.get(kin.of(name), (0, 0, 0, 0)))
+            around, in_bands = margins.get(kin.of(name), (0, 0, 0, 0)), kin.of(name) in banded
+            layouts[name] = planar(shape, widest[groups.of(name)], *around, in_bands=in_bands)
     for name in shapes:
         if name not in layouts:
             top, channel = root_of(name, parents)
