@@ -3,11 +3,15 @@
     python -m bench.barrier    # some seconds; adds a line to bench/results/barrier.jsonl
 
 A job of two equal tasks on two threads is timed against one such task on one thread, in turns; what it takes more is
-the cost. Tasks fill memory that stays in the first cache.
+the cost. Tasks fill memory that stays in the first cache. Each thread is bound to a core of its own: on a busy machine
+the system would put both on one.
 """
 
 import ctypes
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,7 +21,7 @@ from bench import store
 from prunus.kernels.isa import isa_of
 from prunus.kernels.library import kernel_library
 from prunus.runtime.cpu import describe
-from prunus.runtime.native import Pool, open_library
+from prunus.runtime.native import Pool, allocate, open_library
 from prunus.runtime.records import ARENA, address, record
 
 RESULTS = store.RESULTS / "barrier.jsonl"
@@ -27,15 +31,37 @@ LONG = 200  # a task that waits for a thread to wake is longer by this
 SLEEP_S = 0.005  # until a worker surely sleeps
 
 
+def cores() -> tuple[int, int]:
+    """The caller's and the worker's: the first two that this process may use; one twice where there is one only."""
+    usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0, 1]
+    return usable[0], usable[1 % len(usable)]
+
+
+@contextmanager
+def bound_to(cores: set[int]) -> Iterator[None]:
+    """This thread, and those that it makes meanwhile, on these cores only, where the system can do that."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores & before or before)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 class Timer:
-    """Jobs of `tasks` tasks on as many threads."""
+    """Jobs of one task on one thread, or of two on two: the second on another core than the caller's."""
 
     def __init__(self, tasks: int, jobs: int, times: int) -> None:
         cpu = describe()
         assert cpu.best_target, "no target for this CPU"
         self.library = open_library(kernel_library(isa_of(cpu.best_target)))
-        self.pool = Pool(self.library, tasks)
-        self.memory = np.zeros(PLACE * tasks, np.float32)
+        self.caller, other = cores()
+        with bound_to({other}):
+            self.pool = Pool(self.library, tasks)
+        self.memory = allocate(PLACE * tasks)
         job = record(
             "margins", out=address(ARENA, 0), images=tasks, out_batch=PLACE, planes=times, tail=FILLED, pad=1
         )  # fmt: skip
@@ -45,9 +71,10 @@ class Timer:
         """Microseconds per job."""
         spaces = (ctypes.c_void_p * 3)(*[self.memory.ctypes.data] * 3)
         first, end = self.plan.ctypes.data, self.plan.ctypes.data + self.plan.nbytes
-        start = time.perf_counter()
-        self.library.run(self.pool.handle, first, end, spaces, 3, self.memory.ctypes.data, 0, None)
-        return (time.perf_counter() - start) / self.jobs * 1e6
+        with bound_to({self.caller}):
+            start = time.perf_counter()
+            self.library.run(self.pool.handle, first, end, spaces, 3, self.memory.ctypes.data, 0, None)
+            return (time.perf_counter() - start) / self.jobs * 1e6
 
 
 def spinning(time_s: float) -> tuple[NDArray[np.float64], float]:
