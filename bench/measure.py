@@ -34,11 +34,13 @@ class NotSupported(Exception):
 
 @dataclass(frozen=True)
 class Case:
-    """One network (or none) with its zeros, precision and threads. options: of the zoo's builder, as pairs."""
+    """One network (or none) with its zeros, precision and threads. sparsity: None where the scheme says it, as of n:m.
+    options: of the zoo's builder, as pairs.
+    """
 
     network: str | None
     scheme: str | None
-    sparsity: float
+    sparsity: float | None
     threads: int
     precision: str = "fp32"
     peers: tuple[str, ...] = ()

@@ -30,7 +30,10 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "model.onnx"
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+SLOW = ("torch-compile",)  # C++ compilations
+
+
+@pytest.mark.parametrize("engine", [pytest.param(e, marks=pytest.mark.slow) if e in SLOW else e for e in ENGINES])
 def test_every_engine_gives_the_same(engine: str, model: Path) -> None:
     if absent := missing(engine):
         pytest.skip(str(absent))
@@ -73,7 +76,7 @@ def test_every_engine_takes_several_callers_or_says_no(engine: str, model: Path)
         np.testing.assert_allclose(own[0], right, atol=0.05 if engine.endswith("bf16") else 1e-5)
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino", "torch", "torch-compile"])
 def test_refusals_are_one_line(engine: str, tmp_path: Path) -> None:
     if absent := missing(engine):
         pytest.skip(str(absent))

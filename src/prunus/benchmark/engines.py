@@ -10,6 +10,7 @@ from typing import Any, Protocol, final
 from numpy.typing import NDArray
 
 from prunus.benchmark.feeds import Feeds, onnx_inputs, resolve_shapes
+from prunus.benchmark.frameworks import Torch, Tvm
 from prunus.benchmark.peers import LiteRt, Mnn, Ncnn
 from prunus.benchmark.refusals import EngineRefusal, NotInstalled, first_line
 from prunus.benchmark.sessions import Setting, is_artefact, open_session
@@ -144,6 +145,9 @@ ENGINES: Mapping[str, EngineKind] = {
     "ncnn": EngineKind(("ncnn", "pnnx"), Ncnn, batches=False),
     "mnn": EngineKind(("MNN",), Mnn, batches=False),
     "litert": EngineKind(("ai_edge_litert",), LiteRt, batches=False),
+    "torch": EngineKind(("torch",), Torch),
+    "torch-compile": EngineKind(("torch",), partial(Torch, compiled=True)),
+    "tvm": EngineKind(("tvm",), Tvm, install="pip install apache-tvm, or a build of it"),
     "deepsparse": EngineKind(("deepsparse",), DeepSparse, install='pip install "deepsparse==1.8.0"'),
 }
 DEFAULT = ("prunus", "onnxruntime", "openvino")  # what a race has where nothing is said

@@ -40,7 +40,7 @@ def is_artefact(path: Path) -> bool:
         return False  # opening it as a model says what is wrong with it
 
 
-def open_session(path: Path, setting: Setting, progress: Callable[[str], None] | None = None) -> Session:
+def open_session(path: Path, setting: Setting, progress: Callable[[object], None] | None = None) -> Session:
     """Load an artefact, or compile a model.
 
     Raises PrunusError: as `prunus.load` and `prunus.compile` do.

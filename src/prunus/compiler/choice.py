@@ -306,13 +306,14 @@ def _winograd_choices(shape: LayerShape, isa: Isa) -> list[Choice]:
 
 def _gemv_choices(shape: LayerShape, zeros: Zeros, isa: Isa) -> list[Choice]:
     section = max(256, int(shape.m * shape.k * zeros.density) // max(8, 4 * shape.threads))
-    heights = isa.gemv_heights
-    found = []
-    if zeros.sharing >= isa.lanes:
-        return [Choice("rows", heights, 1, section, 1, False)]
-    if zeros.sharing >= min(isa.lanes, 8) / 2:
+    heights, found = isa.gemv_heights(shape.pack), []
+    least = heights[-2]  # rows that the smallest kernel with more than one takes
+    if zeros.sharing >= least / 2:
         found.append(Choice("rows", heights, 1, section, 1, False))
-    if zeros.density > 0.25 and zeros.sharing < isa.lanes:
+    if zeros.sharing >= isa.lanes:
+        return found
+    if zeros.density > 0.25:
         found.append(Choice("rows", heights, 1, section, 1, False, union=isa.lanes))
-    found.append(Choice("rows", (1,), 1, section, 1, False))
+    if zeros.sharing < least:
+        found.append(Choice("rows", (1,), 1, section, 1, False))
     return found

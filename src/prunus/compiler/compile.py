@@ -46,11 +46,12 @@ def compile(  # the contract's name; shadows the built-in here only
     error_budget: float | None = None,
     schedule: str | Path | None = None,
     streams: int = 1,
-    progress: Callable[[str], None] | None = None,
+    progress: Callable[[object], None] | None = None,
 ) -> Session:
     """Compile a model for this CPU (or `target`, which this CPU must run) and return a session.
 
-    `progress` is called with the name of each layer as it is tuned. `cc`: the C compiler's command. `schedule`: a file
+    `progress` is called with what begins and what was found, as `str` tells it: a `Tuning` per step of the search, the
+    name of a layer as mixed precision looks at it. `cc`: the C compiler's command. `schedule`: a file
     as `schedule_text` gives it; its layers are computed as it says, and not measured. `streams`: how many calls of
     `run` may run at the same time, each on `threads` threads.
 
@@ -76,6 +77,8 @@ def compile(  # the contract's name; shadows the built-in here only
     if missing := cpu.missing(target):
         raise TargetError(f"target {target!r}: this CPU lacks {' '.join(missing)}")
     proto = load_model(model)
+    if progress:
+        progress("kernels, built once")
     code = kernel_library(isa, cc)
     latencies = None if tune == "off" else latencies_for(cpu, code, threads)
     pinned = read_schedule(schedule, isa, threads) if schedule is not None else {}

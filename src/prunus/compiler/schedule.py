@@ -134,7 +134,7 @@ def refusal(choice: Choice, shape: LayerShape, isa: Isa) -> str | None:
         return _packed_refusal(choice, shape, isa)
     if not shape.vectors and (choice.encoding != "rows" or choice.chunk):
         return "a layer of single vectors takes whole rows: encoding rows, no chunk"
-    heights = dict.fromkeys(isa.gemv_heights, 1) if not shape.vectors else dict(isa.tiles)
+    heights = dict.fromkeys(isa.gemv_heights(shape.pack), 1) if not shape.vectors else dict(isa.tiles)
     if 1 not in choice.heights:
         return f"heights {list(choice.heights)}, expected 1 among them, for what is left over"
     for height in choice.heights:

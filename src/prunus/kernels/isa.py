@@ -33,10 +33,11 @@ class Isa:
         """float32 values per vector."""
         return self.vector_bytes // 4
 
-    @property
-    def gemv_heights(self) -> tuple[int, ...]:
-        """Heights of row groups where the lanes are rows: 4, 2 and 1 vectors, and single rows."""
-        return (4 * self.lanes, 2 * self.lanes, self.lanes, 1)
+    def gemv_heights(self, pack: int = 1) -> tuple[int, ...]:
+        """Heights of row groups where the lanes are rows: 4, 2 and 1 vectors, half of one (float32, where that is 4 rows
+        or more), and single rows."""
+        half = (self.lanes // 2,) if pack == 1 and self.lanes >= 8 else ()
+        return (4 * self.lanes, 2 * self.lanes, self.lanes, *half, 1)
 
 
 _REGISTERS_16: Final = ((1, 10), (2, 6), (3, 4), (4, 3), (5, 2), (6, 2), (7, 1), (8, 1))

@@ -31,7 +31,7 @@ def table(isa: Isa) -> str:
     """Text of table.h: one instance of each micro-kernel per height and number of vectors, and how to find them by
     channels per word, height and vectors."""
     tiles = {pack: [(r, v) for r, most in isa.tiles_of(pack) for v in range(1, most + 1)] for pack in PACKS}
-    heights = [height // isa.lanes for height in isa.gemv_heights if height > 1]
+    heights = [height // isa.lanes for height in isa.gemv_heights() if height >= isa.lanes]
     lines = [
         "// Written by prunus.kernels.source: the micro-kernels of " + isa.target,
         "#pragma once",
@@ -45,11 +45,14 @@ def table(isa: Isa) -> str:
         groups += [f"  [{pack}][{r}][{v}] = prunus_{dtype}_group_{r}x{v}," for r, v in tiles[pack]]
         gemvs += [f"  [{pack}][{u * isa.lanes}] = prunus_{dtype}_gemv_{u}," for u in heights]
         gemvs.append(f"  [{pack}][1] = prunus_{dtype}_gemv_row,")
+    if (half := isa.lanes // 2) in isa.gemv_heights():
+        lines.append("PRUNUS_GEMV_HALF(prunus_f32_gemv_half)")
+        gemvs.append(f"  [1][{half}] = prunus_f32_gemv_half,")
     tallest = max(r for pack in PACKS for r, _ in tiles[pack])
     widest = max(v for pack in PACKS for _, v in tiles[pack])
     packs = max(PACKS) + 1
     lines.append(f"static prunus_group_kernel *const prunus_group_kernels[{packs}][{tallest + 1}][{widest + 1}] = {{")
     lines += [*groups, "};"]
-    lines.append(f"static prunus_group_kernel *const prunus_gemv_kernels[{packs}][{isa.gemv_heights[0] + 1}] = {{")
+    lines.append(f"static prunus_group_kernel *const prunus_gemv_kernels[{packs}][{isa.gemv_heights()[0] + 1}] = {{")
     lines += [*gemvs, "};"]
     return "\n".join(lines) + "\n"

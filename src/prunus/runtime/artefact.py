@@ -116,11 +116,13 @@ def _read(file: BinaryIO, path: Path) -> tuple[Program, bytes, NDArray[np.float3
             raise altered
     except (KeyError, TypeError, ValueError) as error:
         raise altered from error
-    front = file.read(_up(code_bytes))  # the code, and zeros up to the constants
+    code = file.read(code_bytes)
+    gap = file.read(_up(code_bytes) - code_bytes)
     space = allocate(-(-(n_bytes - file.tell()) // 4) + 16)
     held = memoryview(space.view(np.uint8))[: n_bytes - file.tell()]  # type: ignore[arg-type]
     seen = hashlib.sha256(text)
-    seen.update(front)
+    seen.update(code)
+    seen.update(gap)
     at = 0
     while at < len(held) and (got := file.readinto(held[at : at + _CHUNK])):  # type: ignore[attr-defined]
         seen.update(held[at : at + got])
@@ -128,7 +130,7 @@ def _read(file: BinaryIO, path: Path) -> tuple[Program, bytes, NDArray[np.float3
     if at < len(held) or seen.digest() != digest:
         raise altered
     try:
-        return _parse(header, front[:code_bytes], space, len(front), path)
+        return _parse(header, code, space, len(code) + len(gap), path)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         raise ArtefactError(f"{path}: header of schema {schema} has a fault: {error!r}") from error
 

@@ -1,5 +1,6 @@
 """A plan: a program laid out for one batch size, as the executor reads it. Made with numpy alone, in milliseconds."""
 
+from bisect import bisect_right
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from prunus.runtime.lower.ops import LOWERINGS
 from prunus.runtime.place import Buffer, place
 from prunus.runtime.program import Op, Program, outside_tensors
 from prunus.runtime.records import ARENA, PORTS, address, record
+from prunus.runtime.share import taken_over, without_fills
 
 SLACK = 1 << 12  # elements past the last buffer: lanes beyond the last pixel may read there
 
@@ -53,13 +55,13 @@ def make_plan(program: Program, batch: int = 1) -> Plan:
     """Lay out a program for a batch size."""
     layouts, views = arrange(program, batch)
     draft = Draft(program, batch, layouts, views, constant_offsets(program))
-    breaks: list[tuple[int, Op]] = []
+    breaks: list[tuple[int, Op]] = []  # step and partition
     foreign: dict[str, dict[str, Ref]] = {}
     for draft.step, op in enumerate(program.ops):
         if op.kind == "onnxruntime":
             foreign[op.name] = _foreign(draft, op)
-            breaks.append((len(draft.records), op))
-        elif not (op.kind == "identity" and op.outputs[0] in views):
+            breaks.append((draft.step, op))
+        else:
             LOWERINGS[op.kind](draft, op)
     draft.step = len(program.ops)
     _emit_outputs(draft)
@@ -70,14 +72,14 @@ def make_plan(program: Program, batch: int = 1) -> Plan:
         rows.append(row)
         starts.append(starts[-1] + len(row))
     stages, begin = [], 0
-    for index, op in breaks:
+    for step, op in breaks:
+        index = bisect_right(draft.owners, step)
         stages += [Stage(starts[begin], starts[index]), Stage(0, 0, op)]
         begin = index
     stages.append(Stage(starts[begin], starts[-1]))
     flat = np.array([value for row in rows for value in row], np.int64)
-    tables = np.concatenate(draft.tables) if draft.tables else np.zeros(LINE, np.int32)
     return Plan(
-        batch, flat, tuple(draft.owners), tables, arena + SLACK, up(draft.scratch, LINE) + LINE,
+        batch, flat, tuple(draft.owners), draft.write_tables(), arena + SLACK, up(draft.scratch, LINE) + LINE,
         tuple(stage for stage in stages if stage.partition or stage.end > stage.start), layouts,
         {part: {name: _number(ref, offsets) for name, ref in refs.items()} for part, refs in foreign.items()},
     )  # fmt: skip
@@ -102,8 +104,9 @@ def _emit_outputs(draft: Draft) -> None:
 
 
 def _place(draft: Draft) -> tuple[dict[str, int], int]:
-    """Offsets of all buffers in the arena."""
-    shared = _over_residuals(draft)
+    """Offsets of all buffers in the arena; records that turn out not to be needed are taken away."""
+    shared = taken_over(draft)
+    without_fills(draft, shared)
     steps: dict[str, list[int]] = {}
     for name, used in draft.uses.items():
         steps.setdefault(shared.get(name, name), []).extend(used)
@@ -116,29 +119,6 @@ def _place(draft: Draft) -> tuple[dict[str, int], int]:
     offsets |= {name: offsets[other] for name, other in shared.items()}
     ports = {name: address(PORTS + i, 0) for i, name in enumerate(draft.program.inputs)}
     return {name: address(ARENA, offset + LINE * 64) for name, offset in offsets.items()} | ports, arena + LINE * 64
-
-
-def _over_residuals(draft: Draft) -> dict[str, str]:
-    """Outputs of convolutions that are written over their residual, where nobody needs that any more and it lies the
-    same way: one stream through memory less. Output -> the buffer that is shared in the end.
-
-    Each vector of a residual is read right before the output's is stored there, but not where partial sums wait in the
-    output.
-    """
-    program, shared = draft.program, dict[str, str]()
-    outside = {*program.inputs, *outside_tensors(program)}
-    for (kind, fields), step in zip(draft.records, draft.owners, strict=True):
-        if kind != "conv" or fields["sums_in_out"] or not isinstance(fields["residual"], Ref):
-            continue
-        x, other, out = *program.ops[step].inputs[:2], program.ops[step].outputs[0]
-        if {other, out} & ({*draft.views} | outside) or draft.layout(other) != draft.layout(out):
-            continue
-        if any(program.tensors[name].pack > 1 for name in (x, other, out)):
-            continue
-        reads_it = draft.views.get(x, (x, 0))[0] == other
-        if not reads_it and max(draft.uses[other]) == step == min(draft.uses[out]):
-            shared[out] = shared.get(other, other)
-    return shared
 
 
 def _number(value: Ref | int, offsets: dict[str, int]) -> int:

@@ -20,27 +20,43 @@ INLINE void finish_lanes(const prunus_tile *t, const int32_t *rows, vf a, int n)
   for (int i = 0; i < n; i++) t->out[rows[i] * t->plane] = y[i];
 }
 
-#define PRUNUS_GEMV(U, NAME)                                                                           \
-  static void NAME(const prunus_tile *t, const int32_t *group, int64_t n_groups) {                            \
-    for (int64_t g = 0; g < n_groups; g++, group += GROUP_HEAD + U * VL) {                             \
+enum { GEMV_AHEAD = 1024 }; /* floats: weights are read once, from wherever they are, past the ends of pages */
+
+// U vectors of type T, of LANES rows each, in SUMS sums each, so that additions overlap.
+#define PRUNUS_GEMV_OF(T, T_ANY, LANES, U, SUMS, NAME)                                                 \
+  static void NAME(const prunus_tile *t, const int32_t *group, int64_t n_groups) {                     \
+    for (int64_t g = 0; g < n_groups; g++, group += GROUP_HEAD + U * LANES) {                          \
       const int32_t n = group[GROUP_COLUMNS], *off = t->offsets + group[GROUP_OFFSETS];                \
       const float *w = t->weights + group[GROUP_WEIGHTS], *x = t->x;                                   \
-      vf even[U], odd[U]; /* two sums each, so that additions overlap */                               \
-      UNROLL for (int u = 0; u < U; u++) even[u] = odd[u] = (vf){0};                                   \
+      T sum[SUMS][U];                                                                                  \
+      UNROLL for (int i = 0; i < SUMS; i++) UNROLL for (int u = 0; u < U; u++) sum[i][u] = (T){0};     \
       int32_t k = 0;                                                                                   \
-      for (; k + 2 <= n; k += 2, w += 2 * U * VL) {                                                    \
-        const vf a = splat(x[off[k]]), b = splat(x[off[k + 1]]);                                       \
-        UNROLL for (int u = 0; u < U; u++) even[u] += a * load(w + u * VL);                            \
-        UNROLL for (int u = 0; u < U; u++) odd[u] += b * load(w + (U + u) * VL);                       \
+      for (; k + SUMS <= n; k += SUMS, w += SUMS * U * LANES) {                                        \
+        UNROLL for (int i = 0; i < SUMS * U * LANES; i += 16) __builtin_prefetch(w + GEMV_AHEAD + i);  \
+        UNROLL for (int i = 0; i < SUMS; i++) {                                                        \
+          const T a = x[off[k + i]] - (T){0};                                                          \
+          UNROLL for (int u = 0; u < U; u++) sum[i][u] += a * *(const T_ANY *)(w + (i * U + u) * LANES); \
+        }                                                                                              \
       }                                                                                                \
-      if (k < n) {                                                                                     \
-        const vf a = splat(x[off[k]]);                                                                 \
-        UNROLL for (int u = 0; u < U; u++) even[u] += a * load(w + u * VL);                            \
+      for (; k < n; k++, w += U * LANES) {                                                             \
+        const T a = x[off[k]] - (T){0};                                                                \
+        UNROLL for (int u = 0; u < U; u++) sum[0][u] += a * *(const T_ANY *)(w + u * LANES);           \
       }                                                                                                \
-      UNROLL for (int u = 0; u < U; u++)                                                               \
-        finish_lanes(t, group + GROUP_HEAD + u * VL, even[u] + odd[u], VL);                            \
+      UNROLL for (int u = 0; u < U; u++) {                                                             \
+        UNROLL for (int i = SUMS / 2; i > 0; i /= 2)                                                   \
+          UNROLL for (int j = 0; j < i; j++) sum[j][u] += sum[j + i][u];                               \
+        vf all = {0};                                                                                  \
+        memcpy(&all, &sum[0][u], sizeof(T));                                                           \
+        finish_lanes(t, group + GROUP_HEAD + u * LANES, all, LANES);                                   \
+      }                                                                                                \
     }                                                                                                  \
   }
+#define PRUNUS_GEMV(U, NAME) PRUNUS_GEMV_OF(vf, vf_any, VL, U, 2, NAME)
+
+// Half a vector of rows: blocks of 8 rows on 16 lanes, of 4 on 8.
+typedef float vh __attribute__((vector_size(VB / 2)));
+typedef float vh_any __attribute__((vector_size(VB / 2), aligned(4), may_alias));
+#define PRUNUS_GEMV_HALF(NAME) PRUNUS_GEMV_OF(vh, vh_any, VL / 2, 1, 4, NAME)
 
 static void prunus_f32_gemv_row(const prunus_tile *t, const int32_t *group, int64_t n_groups) {
   for (int64_t g = 0; g < n_groups; g++, group += GROUP_HEAD + 1) {

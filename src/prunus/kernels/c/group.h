@@ -81,9 +81,12 @@ INLINE void expect_output(const prunus_tile *t, int32_t row, int vectors) {
     UNROLL for (int r = 0; r < R; r++)                                                                 \
       UNROLL for (int v = 0; v < V; v++) a[r][v] = min_of(max_of(a[r][v], low), high);                 \
   } else if ((t)->activation) {                                                                        \
+    vf held[R][V]; /* an index that varies would keep the sums themselves in memory, all the time */     \
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++) held[r][v] = a[r][v];        \
     for (int r = 0; r < R; r++)                                                                        \
       for (int v = 0; v < V; v++)                                                                      \
-        a[r][v] = activate((t)->activation, a[r][v], (t)->slope ? (t)->slope[rows[r]] : (t)->p0, (t)->p1); \
+        held[r][v] = activate((t)->activation, held[r][v], (t)->slope ? (t)->slope[rows[r]] : (t)->p0, (t)->p1); \
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++) a[r][v] = held[r][v];        \
   }                                                                                                    \
   if ((t)->mask)                                                                                       \
     UNROLL for (int v = 0; v < V; v++) {                                                               \
@@ -116,6 +119,7 @@ INLINE void expect_output(const prunus_tile *t, int32_t row, int vectors) {
       }                                                                                                \
       for (int32_t k = 0; k < n; k++, w += R) {                                                        \
         const float *p = x + off[k];                                                                   \
+        __builtin_prefetch(w + 1024);                                                                   \
         if (R < V) { /* hold R weights, take the pixels one vector at a time */                        \
           vf a[R];                                                                                     \
           UNROLL for (int r = 0; r < R; r++) a[r] = splat(w[r]);                                       \

@@ -7,7 +7,7 @@ INLINE float greater(float a, float b) { return a > b || a != a ? a : b; }
 INLINE vf greater_of(vf a, vf b) { return choose((a < b) | (b != b), b, a); }
 
 // out[i] = the largest, or the sum, of x[i + k * step], k < taps; x may be out.
-INLINE void merge(float *out, const float *x, int64_t n, int64_t taps, int64_t step, int average) {
+INLINE void merge_of(float *out, const float *x, int64_t n, int64_t taps, int64_t step, int average) {
   int64_t i = 0;
   for (; i + VL <= n; i += VL) {
     vf a = load(x + i);
@@ -21,6 +21,36 @@ INLINE void merge(float *out, const float *x, int64_t n, int64_t taps, int64_t s
   }
 }
 
+// out[i] = the largest, or the sum, of x[2 * i + k * step], k < taps, for `n` >= VL; the last vector overlaps the one
+// before.
+INLINE void merge_every_other_of(float *out, const float *x, int64_t n, int64_t taps, int64_t step, int average) {
+  for (int64_t i = 0; i < n; i += VL) {
+    const int64_t from = least(i, n - VL);
+    vf a = every_other(x + 2 * from);
+    for (int64_t k = 1; k < taps; k++) {
+      const vf b = every_other(x + 2 * from + k * step);
+      a = average ? a + b : greater_of(a, b);
+    }
+    store(out + from, a);
+  }
+}
+
+// The windows that networks have, with loops that the compiler can unroll.
+#define PRUNUS_MERGE(NAME)                                                                             \
+  static void NAME(float *out, const float *x, int64_t n, int64_t taps, int64_t step, int average) {   \
+    if (!average && taps == 2) {                                                                       \
+      NAME##_of(out, x, n, 2, step, 0);                                                                \
+    } else if (!average && taps == 3) {                                                                \
+      NAME##_of(out, x, n, 3, step, 0);                                                                \
+    } else if (average) {                                                                              \
+      NAME##_of(out, x, n, taps, step, 1);                                                             \
+    } else {                                                                                           \
+      NAME##_of(out, x, n, taps, step, 0);                                                             \
+    }                                                                                                  \
+  }
+PRUNUS_MERGE(merge)
+PRUNUS_MERGE(merge_every_other)
+
 // How many of `n` window positions from `first` on, `step` apart, lie in [low, high).
 INLINE int64_t inside(int64_t first, int64_t n, int64_t step, int64_t low, int64_t high) {
   int64_t count = 0;
@@ -28,29 +58,48 @@ INLINE int64_t inside(int64_t first, int64_t n, int64_t step, int64_t low, int64
   return count;
 }
 
-// Rows of the window are merged first into a line with its padding, then columns.
-static void pool_plane(const int64_t *r, const float *x, float *out, float *line) {
-  const int64_t w = r[POOL_W], ow = r[POOL_OW], kw = r[POOL_KW], sw = r[POOL_SW], dw = r[POOL_DW], left = r[POOL_LEFT];
-  const int64_t h = r[POOL_H], top = r[POOL_TOP], bottom = r[POOL_INCLUDE_PAD] ? r[POOL_BOTTOM] : 0;
-  const int64_t pitch = r[POOL_X_PITCH], sh = r[POOL_SH], dh = r[POOL_DH], kh = r[POOL_KH];
+// Rows of the window are merged first, into a line with its padding.
+static void pool_rows(const int64_t *r, const float *x, float *line, int64_t length, int64_t oy) {
+  const int64_t w = r[POOL_W], left = r[POOL_LEFT], h = r[POOL_H], dh = r[POOL_DH], pitch = r[POOL_X_PITCH];
+  const int64_t first = oy * r[POOL_SH] - r[POOL_TOP], average = r[POOL_AVERAGE];
+  const int64_t from = first < 0 ? ceil_div(-first, dh) : 0, taps = least(r[POOL_KH], ceil_div(h - first, dh)) - from;
+  const int64_t empty = average ? 0 : INT64_C(0xff800000); /* -infinity */
+  fill_words(line, taps > 0 ? left : length, empty);
+  if (taps <= 0) return;
+  merge(line + left, x + (first + from * dh) * pitch, w, taps, dh * pitch, (int)average);
+  fill_words(line + left + w, length - left - w, empty);
+}
+
+// Then its columns.
+static void pool_columns(const int64_t *r, float *line, float *out, int64_t oy) {
+  const int64_t ow = r[POOL_OW], kw = r[POOL_KW], sw = r[POOL_SW], dw = r[POOL_DW], left = r[POOL_LEFT];
   const int average = r[POOL_AVERAGE] != 0;
-  const float empty = average ? 0.0f : -__builtin_inff();
-  const int64_t length = most(left + w, (ow - 1) * sw + (kw - 1) * dw + 1);
-  for (int64_t oy = 0; oy < r[POOL_OH]; oy++, out += r[POOL_OUT_PITCH]) {
-    const int64_t first = oy * sh - top;
-    const int64_t from = first < 0 ? ceil_div(-first, dh) : 0, taps = least(kh, ceil_div(h - first, dh)) - from;
-    for (int64_t i = 0; i < length; i++) line[i] = empty;
-    if (taps > 0) merge(line + left, x + (first + from * dh) * pitch, w, taps, dh * pitch, average);
+  if (sw == 2 && ow >= VL) {
+    merge_every_other(out, line, ow, kw, dw, average);
+  } else if (sw == 2) {
+    float some[VL];
+    merge_every_other(some, line, VL, kw, dw, average);
+    for (int64_t i = 0; i < ow; i++) out[i] = some[i];
+  } else {
     merge(line, line, (ow - 1) * sw + 1, kw, dw, average);
-    if (sw == 2) {
-      for (int64_t i = 0; i < ow; i++) out[i] = line[2 * i];
-    } else {
-      for (int64_t i = 0; i < ow; i++) out[i] = line[i * sw];
-    }
-    if (!average) continue;
-    const int64_t rows = inside(first, kh, dh, r[POOL_INCLUDE_PAD] ? -top : 0, h + bottom);
-    const int64_t low = r[POOL_INCLUDE_PAD] ? -left : 0, high = w + (r[POOL_INCLUDE_PAD] ? r[POOL_RIGHT] : 0);
-    for (int64_t ox = 0; ox < ow; ox++) out[ox] /= (float)(rows * inside(ox * sw - left, kw, dw, low, high));
+    for (int64_t i = 0; i < ow; i++) out[i] = line[i * sw];
+  }
+  if (!average) return;
+  const int64_t include = r[POOL_INCLUDE_PAD], bottom = include ? r[POOL_BOTTOM] : 0;
+  const int64_t top = include ? r[POOL_TOP] : 0, first = oy * r[POOL_SH] - r[POOL_TOP];
+  const int64_t rows = inside(first, r[POOL_KH], r[POOL_DH], -top, r[POOL_H] + bottom);
+  const int64_t low = include ? -left : 0, high = r[POOL_W] + (include ? r[POOL_RIGHT] : 0);
+  for (int64_t ox = 0; ox < ow; ox++) out[ox] /= (float)(rows * inside(ox * sw - left, kw, dw, low, high));
+}
+
+// Two lines in turn: what has just been stored can't be loaded at once at other bounds. A vector may reach past a line.
+static void pool_plane(const int64_t *r, const float *x, float *out, float *lines) {
+  const int64_t reach = (r[POOL_OW] - 1) * r[POOL_SW] + (r[POOL_KW] - 1) * r[POOL_DW] + 1;
+  const int64_t length = most(r[POOL_LEFT] + r[POOL_W], reach), oh = r[POOL_OH];
+  if (oh > 0) pool_rows(r, x, lines, length, 0);
+  for (int64_t oy = 0; oy < oh; oy++, out += r[POOL_OUT_PITCH]) {
+    if (oy + 1 < oh) pool_rows(r, x, lines + (oy + 1) % 2 * length, length, oy + 1);
+    pool_columns(r, lines + oy % 2 * length, out, oy);
   }
 }
 
@@ -62,26 +111,35 @@ static void pool_task(void *context, int64_t task, int thread) {
              s->scratch + thread * s->scratch_elements);
 }
 
+// `n` < VL elements, and zeros; `whole`: a vector is there to read.
+INLINE vf load_some(const float *p, int64_t n, int whole) {
+  float lane[VL] = {0};
+  if (!whole) {
+    for (int64_t i = 0; i < n; i++) lane[i] = p[i];
+    return load(lane);
+  }
+  static const int32_t ones[2 * VL] = {[0 ... VL - 1] = -1};
+  return (vf)((vi)load(p) & load_int(ones + VL - n));
+}
+
 static void global_pool_task(void *context, int64_t task, int thread) {
   (void)thread;
   const prunus_run_state *s = context;
   const int64_t *r = s->record, image = task / r[GLOBAL_POOL_PLANES], plane = task % r[GLOBAL_POOL_PLANES];
   const float *x = at(s, r[GLOBAL_POOL_X]) + image * r[GLOBAL_POOL_X_BATCH] + plane * r[GLOBAL_POOL_X_PLANE];
   const int64_t h = r[GLOBAL_POOL_H], w = r[GLOBAL_POOL_W], pitch = r[GLOBAL_POOL_X_PITCH];
-  double sum = 0;
+  const int64_t behind = plane + 1 < r[GLOBAL_POOL_PLANES] ? r[GLOBAL_POOL_X_PLANE] : h * pitch - pitch + w;
+  vf sums = {0};
   float top = x[0];
-  for (int64_t y = 0; y < h; y++, x += pitch) {
-    float part[8] = {0};
-    int64_t i = 0;
-    if (r[GLOBAL_POOL_AVERAGE]) {
-      for (; i + 8 <= w; i += 8)
-        for (int k = 0; k < 8; k++) part[k] += x[i + k];
-      for (; i < w; i++) part[0] += x[i];
-      sum += (double)(((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7])));
-    } else {
-      for (; i < w; i++) top = greater(x[i], top);
-    }
+  for (int64_t y = 0; y < h; y++) {
+    const float *row = x + y * pitch;
+    for (int64_t i = 0; r[GLOBAL_POOL_AVERAGE] && i < w; i += VL)
+      sums += least(w - i, VL) == VL ? load(row + i) : load_some(row + i, w - i, y * pitch + i + VL <= behind);
+    for (int64_t i = 0; !r[GLOBAL_POOL_AVERAGE] && i < w; i++) top = greater(row[i], top);
   }
+  double part[4] = {0};
+  for (int i = 0; i < VL; i++) part[i % 4] += (double)sums[i];
+  const double sum = (part[0] + part[1]) + (part[2] + part[3]);
   at(s, r[GLOBAL_POOL_OUT])[image * r[GLOBAL_POOL_OUT_BATCH] + plane * r[GLOBAL_POOL_OUT_PLANE]] =
       r[GLOBAL_POOL_AVERAGE] ? (float)(sum / (double)(h * w)) : top;
 }

@@ -19,16 +19,22 @@ INLINE float from_bits(int64_t bits) {
   union { uint32_t i; float f; } u = {.i = (uint32_t)bits};
   return u.f;
 }
+INLINE void store_word(float *p, int64_t word) {
+  const int32_t bits = (int32_t)word;
+  memcpy(p, &bits, 4);
+}
 // `n` elements of the word `pad`: zero, or the zero point of packed channels.
 INLINE void fill_words(float *p, int64_t n, int64_t pad) {
-  if (pad == 0) {
-    memset(p, 0, (size_t)n * 4);
+  const vf words = (vf)splat_int((int32_t)pad);
+  if (n >= VL) {
+    for (int64_t i = 0; i + VL < n; i += VL) store(p + i, words);
+    store(p + n - VL, words);
   } else {
-    const float word = from_bits(pad);
-    for (int64_t i = 0; i < n; i++) memcpy(p + i, &word, 4);
+    for (int64_t i = 0; i < n; i++) store_word(p + i, pad);
   }
 }
 INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+INLINE int64_t up_to_vectors(int64_t n) { return (n + VL - 1) / VL * VL; }
 INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 #endif

@@ -28,7 +28,21 @@ INLINE vf load(const float *p) { return *(const vf_any *)p; }
 INLINE void store(float *p, vf a) { *(vf_any *)p = a; }
 INLINE vi load_int(const int32_t *p) { return *(const vi_any *)p; }
 INLINE vf splat(float a) { return a - (vf){0}; }
+INLINE vi splat_int(int32_t a) { return a - (vi){0}; }
 INLINE vf choose(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
+
+// Elements 0, 2, 4, ... of the 2 * VL - 1 from p on: nothing is read behind the last one wanted.
+INLINE vf every_other(const float *p) {
+  const vf a = load(p), b = load(p + VL - 1);
+#if VL == 16
+  return SHUFFLE(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 17, 19, 21, 23, 25, 27, 29, 31);
+#elif VL == 8
+  return SHUFFLE(a, b, 0, 2, 4, 6, 9, 11, 13, 15);
+#else
+  return SHUFFLE(a, b, 0, 2, 5, 7);
+#endif
+}
+
 // NaN travels through the first argument of both, as in numpy.
 INLINE vf max_of(vf a, vf b) { return choose((a < b), b, a); }
 INLINE vf min_of(vf a, vf b) { return choose((a > b), b, a); }

@@ -15,7 +15,6 @@ typedef int16_t vs __attribute__((vector_size(VB)));
 typedef uint8_t vb __attribute__((vector_size(VB)));
 
 INLINE void store_int(int32_t *p, vi a) { *(vi_any *)p = a; }
-INLINE vi splat_int(int32_t a) { return a - (vi){0}; }
 INLINE vi byte_of(vi words, int i) { return (vi)((vu)words >> (8 * i)) & 255; }
 INLINE vf low_half(vi words) { return (vf)((vu)words << 16); }
 INLINE vf high_half(vi words) { return (vf)((vu)words & 0xffff0000u); }
