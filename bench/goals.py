@@ -9,6 +9,7 @@ Exit status: 0 all pass, 1 a row is short or failed.
 
 import argparse
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bench import store
@@ -35,21 +36,30 @@ class Limit:
 
 @dataclass(frozen=True)
 class Goal:
-    """A row: what is measured, how, and its limits."""
+    """A row: what is measured, how, and its limits. network: None where none is run. threads: the one number that it is
+    about; None for any.
+    """
 
     kind: str
-    network: str
+    network: str | None
     scheme: str | None
     sparsity: float
     limits: tuple[Limit, ...]
     precision: str = "fp32"
     peers: tuple[str, ...] = FP32
+    threads: int | None = None
 
     @property
     def name(self) -> str:
+        if self.network is None:
+            return self.kind
         zeros = f"{self.scheme} {self.sparsity:.0%}" if self.scheme else "dense"
         precision = "" if self.precision == "fp32" else f" {self.precision}"
         return f"{self.kind} {self.network} {zeros}{precision}"
+
+    def runs_on(self, threads: Iterable[int]) -> list[int]:
+        """Of numbers of threads, those that it is about."""
+        return [n for n in threads if self.threads in (None, n)]
 
     def case(self, threads: int) -> Case:
         peers = self.peers if self.kind == "race" else ()
@@ -87,6 +97,9 @@ GOALS = (
     Goal("csr", "resnet50", COLUMNS, 0.9, (best(5.0),)),
     Goal("compile", "resnet50", COLUMNS, 0.9, (Limit("value", most=15.0),)),
     Goal("memory", "resnet50", COLUMNS, 0.9, (Limit("value", most=1.3),)),
+    Goal("scaling", "resnet50", COLUMNS, 0.9, (Limit("value", 1.8),), threads=2),
+    Goal("scaling", "resnet50", None, 0.0, (Limit("value", 1.8),), threads=2),
+    Goal("barrier", None, None, 0.0, (Limit("value", most=2.0),), threads=2),
 )
 
 
@@ -144,7 +157,7 @@ def main() -> int:
         print("\n".join(goal.name for goal in chosen))
         return 0
     good, stamp = True, store.stamp()
-    for goal, threads in ((goal, threads) for goal in chosen for threads in arguments.threads):
+    for goal, threads in [(row, n) for row in chosen for n in row.runs_on(arguments.threads)]:
         key = f"{goal.name}, {threads} threads"
         if not arguments.again and store.is_measured(store.read(RESULTS), key, stamp["commit"]):
             print(f"{key}: measured at {stamp['commit']}", flush=True)

@@ -14,8 +14,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-enum { SPINS = 20000 };  // about 100 us: longer than the pause between two layers
-enum { PAUSES = 1000 };  // about 5 us, then the core is offered to another thread: there may be more of them than cores
+enum { SPINS = 20000 };  // 0.1 to 1 ms, as long as the CPU's pause is: longer than what is between two layers
+enum { PAUSES = 1000 };  // a twentieth of it; then the core is offered to others: there may be more threads than cores
 enum { GRAIN = 8192 };  // elements worth sharing out: a few microseconds, as long as it takes to wake a thread
 #define INSIDE (OPEN - 1)
 #define OPEN (UINT64_C(1) << 31)
