@@ -2,15 +2,17 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import onnx
 
+from prunus.compiler.chains import Bench, find_chains
 from prunus.compiler.latency import Latencies, Place
 from prunus.compiler.lowering import Lowering, Wish
-from prunus.compiler.schedule import check_layers, read_schedule
+from prunus.compiler.schedule import Schedule, chains_of, check_layers, read_schedule
 from prunus.compiler.translate import Layer, translate
 from prunus.compiler.tune import Tuner, layer_shapes
 from prunus.errors import FeedError, SchemeError, TargetError
@@ -81,18 +83,24 @@ def compile(  # the contract's name; shadows the built-in here only
         progress("kernels, built once")
     code = kernel_library(isa, cc)
     latencies = None if tune == "off" else latencies_for(cpu, code, threads)
-    pinned = read_schedule(schedule, isa, threads) if schedule is not None else {}
+    pinned = read_schedule(schedule, isa, threads) if schedule is not None else Schedule({}, ())
     lowering = Lowering(wish, isa, code, threads, progress)
     describe_layer = partial(scheme_of, stated=stated_scheme(proto))
-    tuner = Tuner(isa, threads, tune, code, describe_layer, progress, latencies, pinned)
+    tuner = Tuner(isa, threads, tune, code, describe_layer, progress, latencies, pinned.layers)
 
     def build(shapes: Shapes | None) -> Session:
         with naming(model):
             graph = read_at_batch_1(proto, shapes, fallback is not None, keep_steps=precision != "int8")
             graph, reasons = lowering.apply(graph)
         if schedule is not None and shapes == input_shapes:
-            check_layers(schedule, pinned, layer_shapes(graph, isa, threads), isa)
+            check_layers(schedule, pinned.layers, layer_shapes(graph, isa, threads), isa)
         program, constants = pack(translate(graph, isa, tuner.decide, reasons))
+        if schedule is not None and shapes == input_shapes:
+            program = replace(program, chains=chains_of(schedule, pinned.depth_first, program, threads))
+        elif tune != "off":
+            assert tuner.library and tuner.pool, "the target is this machine"
+            bench = Bench(tuner.library, tuner.pool, threads, cpu.l2_bytes, latencies, progress)
+            program = replace(program, chains=find_chains(program, constants, bench))
         return Session(program, code, constants, threads, replan, streams)
 
     def replan(fed: Shapes) -> Session:

@@ -151,7 +151,9 @@ class Tuner:
                 self.evict.sum()
                 run.run(self.pool, run.plan.stages[0], ports, times)
                 if rounds:  # the first one warms up
-                    own = np.array([slot.op for slot in run.plan.slots]) == len(lone.inputs)  # the layer, behind the copies of its inputs
+                    own = np.array([slot.op for slot in run.plan.slots]) == len(
+                        lone.inputs
+                    )  # the layer, behind the copies of its inputs
                     best[i] = min(best[i], float(times[own].sum()) * 1e-9)
             rounds += 1
         return dict(zip(options, best, strict=True))

@@ -8,6 +8,7 @@ overlap twice, as there.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from prunus.runtime.program import Op
 
@@ -35,7 +36,7 @@ class Band:
 
 def first_row_read(op: Op, row: int) -> int:
     """The first row of the first input that a row of the output needs, padding aside."""
-    return max(row * op.attrs["strides"][0] - op.attrs["pads"][0], 0)
+    return max(row * int(op.attrs["strides"][0]) - int(op.attrs["pads"][0]), 0)
 
 
 def rows_read(op: Op, rows: Span, height: int) -> Span:
@@ -56,10 +57,12 @@ def bands(ops: Sequence[Op], heights: Mapping[str, int], rows: int, part: Span) 
         works, base = [], dict[str, int]()
         for number in range(len(ops) - 1, -1, -1):
             op, out = ops[number], ops[number].outputs[0]
-            first = made.get(out, starts[out])
+            first = max(made.get(out, starts[out]), base.get(out, 0))  # strides may leave rows out
             last = max(ends.get(out, first), first)
             works.append(Work(number, (first, last)))
-            reads = [(op.inputs[0], first_row_read(op, first), rows_read(op, (first, last), heights[op.inputs[0]])[1])]
+            height = heights[op.inputs[0]]
+            low = min(first_row_read(op, first), height)
+            reads = [(op.inputs[0], low, rows_read(op, (first, last), height)[1])]
             reads += [(name, first, last) for name in op.inputs[1:]]
             for name, low, high in reads:
                 if name in inside:
@@ -75,4 +78,4 @@ def parts(height: int, n_parts: int, rows: int) -> list[Span]:
     n_bands = -(-height // rows)
     n_parts = max(1, min(n_parts, n_bands))
     ends = [min(n_bands * i // n_parts * rows, height) for i in range(n_parts + 1)]
-    return list(zip(ends, ends[1:], strict=False))
+    return list(pairwise(ends))

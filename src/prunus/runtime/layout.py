@@ -65,8 +65,8 @@ def contiguous(shape: Shape) -> Layout:
 
 
 def planar(shape: Shape, pitch: int, top: int, left: int, bottom: int, right: int, *, in_bands: bool = False) -> Layout:
-    """[n, c, h, w] in planes with zero margins of that many rows and columns; pitch >= w + max(left, right). `in_bands`:
-    vectors may begin at any row, and the last one reach so much further."""
+    """[n, c, h, w] in planes with zero margins of that many rows and columns; pitch >= w + max(left, right).
+    `in_bands`: vectors may begin at any row, and the last one reach so much further."""
     n, c, h, w = shape
     front = top * pitch + left
     lead = up(front, LINE)

@@ -33,11 +33,12 @@ class Stage:
 
 @dataclass(frozen=True)
 class Slot:
-    """Where the time of a record is counted: for the op of that index, and how much of it; the parts of a chain run at the
-    same time, and their records are counted instead of the chain's own."""
+    """Where the time of a record is counted: for the op of that index, and how much of it. The records `inside` a chain
+    are counted instead of the chain's own; its parts run at the same time."""
 
     op: int
     share: float
+    inside: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,10 @@ def make_plan(program: Program, batch: int = 1) -> Plan:
             slots.append(Slot(owner, 1.0))
         ends.append((ends[-1][0] + len(rows[-1]), len(slots)))
     stages, begin = [], 0
-    for step, op in [*breaks, (len(program.ops), None)]:
+    for step, partition in [*breaks, (len(program.ops), None)]:
         index = bisect_right(draft.owners, step)
         (start, first), (end, last) = ends[begin], ends[index]
-        stages += [Stage(start, end, last - first), *([Stage(0, 0, 0, op)] if op else [])]
+        stages += [Stage(start, end, last - first), *([Stage(0, 0, 0, partition)] if partition else [])]
         begin = index
     flat = np.array([value for row in rows for value in row], np.int64)
     return Plan(
@@ -115,7 +116,7 @@ def _chain(draft: Draft, bodies: list[Body], owner: int, offsets: dict[str, int]
     inner = [[_numbers(*inside, offsets) for inside, _ in body] for body in bodies]
     n_slots = sum(len(body) for body in bodies)
     slots.append(Slot(owner, 0.0))
-    slots += [Slot(op, 1 / len(bodies)) for body in bodies for _, op in body]
+    slots += [Slot(op, 1 / len(bodies), True) for body in bodies for _, op in body]
     head = len(record("chain"))
     lengths = np.cumsum([head, *(sum(len(row) for row in body) for body in inner)])
     table = draft.table(np.stack([lengths, np.cumsum([0, *(len(body) for body in bodies)])], 1))

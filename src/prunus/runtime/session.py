@@ -292,4 +292,3 @@ def load(path: str | Path, threads: int | None = None, streams: int = 1) -> Sess
         return Session(program, code, constants, threads, streams=streams)
     except ArtefactError as error:
         raise ArtefactError(f"{path}: {error}") from error
-

@@ -1,7 +1,7 @@
 """Operators depth first: each band of rows goes through all of them while it is in a near cache.
 
-Bands are lowered like whole tensors, with other heights and paddings. Between bands, the rows of a tensor that are still
-needed move to the front of its line buffer. Each part has line buffers of its own, so that threads share nothing.
+Bands are lowered like whole tensors, with other heights and paddings. Between bands, the rows of a tensor that are
+still needed move to the front of its line buffer. Each part has line buffers of its own, so that threads share nothing.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +18,7 @@ from prunus.runtime.program import Chain, Op
 
 Body = list[tuple[Record, int]]  # with the operator that each belongs to
 Pads = tuple[int, int, int, int]
+Shown = tuple[Layout, tuple[str, int]]  # how rows of a tensor lie, and in what buffer from where on
 
 
 def lower(draft: Draft, chain: Chain) -> None:
@@ -46,8 +47,8 @@ def _fills_rows(op: Op) -> bool:
 @final
 @dataclass
 class _Part:
-    """The records of one part in the making. `whole`: how tensors lie outside of the chain; `lines`: the line buffers of
-    those inside."""
+    """The records of one part in the making. `whole`: how tensors lie outside of the chain; `lines`: the line buffers
+    of those inside."""
 
     draft: Draft
     chain: Chain
@@ -81,7 +82,9 @@ class _Part:
         shape = (1, whole.shape[1], capacity, whole.shape[3])
         self.lines[name] = Layout(shape, (size, plane, whole.pitch, 1), lead, size)
         with self._recorded(self.chain.last, {}):
-            draft.emit("fill", out=draft.kept(self._buffer(name), size), count=size, value=draft.program.tensors[name].pad)
+            draft.emit(
+                "fill", out=draft.kept(self._buffer(name), size), count=size, value=draft.program.tensors[name].pad
+            )
 
     def _buffer(self, name: str) -> str:
         return f"{name}.lines{self.number}"
@@ -109,43 +112,41 @@ class _Part:
         above = max(top - rows[0] * op.attrs["strides"][0], 0)
         below = max((rows[1] - 1) * op.attrs["strides"][0] - top + reach - height, 0)
         pads = (above, left, below, right)
-        shown = {out: self._shown(out, rows, base, image)}
-        shown |= {name: self._shown(name, rows, base, image) for name in op.inputs[1:]}
-        shown[op.inputs[0]] = self._shown(op.inputs[0], read, base, image, pads)
+        inputs = (
+            op.inputs[0],
+            *(f"{name}.residual" for name in op.inputs[1:]),
+        )  # it may be the first one too: other rows
+        shown = {out: self._shown(out, rows, base, image), inputs[0]: self._shown(inputs[0], read, base, image, pads)}
+        for name, alias in zip(op.inputs[1:], inputs[1:], strict=True):
+            shown[alias] = self._shown(name, rows, base, image)
         aside = cut and work.op == len(self.ops) - 1 and _fills_rows(op)  # vectors would reach into another's rows
         if aside:
             target, shown[out] = shown[out], self._aside(out, rows)
         with self._recorded(self.chain.first + work.op, shown):
-            LOWERINGS[op.kind](draft, replace(op, attrs={**op.attrs, "pads": pads}))
+            LOWERINGS[op.kind](draft, replace(op, inputs=inputs, attrs={**op.attrs, "pads": pads}))
             if out in self.lines and rows[1] == self.whole[out].shape[2]:
                 self._clear_tail(out, rows)
             if aside:
                 source, place = draft.layout(out), draft.at(out)
-                draft.layouts[out] = target[0]
-                draft.views.pop(out)
-                draft.views |= target[1]
+                draft.layouts[out], draft.views[out] = target
                 run = (1, source.shape[1], 1, source.shape[2] * source.pitch)
                 copy(draft, draft.at(out), target[0].strides, place, source.strides, run)
 
-    def _shown(
-        self, name: str, rows: Span, base: Mapping[str, int], image: int, pads: Pads = (0, 0, 0, 0)
-    ) -> tuple[Layout, dict[str, tuple[str, int]]]:
-        """How some rows of a tensor lie, as if they were all, with zeros around as the padding asks; and its view."""
+    def _shown(self, name: str, rows: Span, base: Mapping[str, int], image: int, pads: Pads = (0, 0, 0, 0)) -> Shown:
+        """Some rows of a tensor as if they were all, with zeros around as the padding asks."""
         whole, above, left, below = self.whole[name], pads[0], pads[1], pads[2]
         shape = (1, whole.shape[1], rows[1] - rows[0], whole.shape[3])
         front, tail = above * whole.pitch + left, below * whole.pitch + pads[3]
         if name in self.lines:
             lines = self.lines[name]
             first = lines.first + (rows[0] - base[name]) * lines.pitch
-            view = {name: (self._buffer(name), 0)}
-            return Layout(shape, lines.strides, first, lines.size, front, tail), view
+            return Layout(shape, lines.strides, first, lines.size, front, tail), (self._buffer(name), 0)
         first = whole.first + image * whole.batch + rows[0] * whole.pitch
         if not whole.front and not whole.tail:  # there are no zeros
             front = tail = 0
-        view = {name: self.draft.views[name]} if name in self.draft.views else {}
-        return Layout(shape, whole.strides, first, whole.size, front, tail), view
+        return Layout(shape, whole.strides, first, whole.size, front, tail), self.draft.views.get(name, (name, 0))
 
-    def _aside(self, name: str, rows: Span) -> tuple[Layout, dict[str, tuple[str, int]]]:
+    def _aside(self, name: str, rows: Span) -> Shown:
         """A place for rows of the output that are copied to theirs."""
         whole, buffer = self.whole[name], f"{name}.aside{self.number}"
         n_rows = rows[1] - rows[0]
@@ -153,7 +154,7 @@ class _Part:
         size = plane * whole.shape[1]
         self.draft.kept(buffer, size)
         shape = (1, whole.shape[1], n_rows, whole.shape[3])
-        return Layout(shape, (size, plane, whole.pitch, 1), 0, size), {name: (buffer, 0)}
+        return Layout(shape, (size, plane, whole.pitch, 1), 0, size), (buffer, 0)
 
     def _clear_tail(self, name: str, rows: Span) -> None:
         """Zeros behind a tensor's last row, where readers take them for padding."""
@@ -166,15 +167,13 @@ class _Part:
             )  # fmt: skip
 
     @contextmanager
-    def _recorded(self, owner: int, shown: Mapping[str, tuple[Layout, dict[str, tuple[str, int]]]]) -> Iterator[None]:
+    def _recorded(self, owner: int, shown: Mapping[str, Shown]) -> Iterator[None]:
         """What is emitted meanwhile goes to this body, tensors lying as `shown`; temporaries are the same each time."""
         draft = self.draft
         outside = draft.records, draft.owners, draft.layouts, draft.views, draft.band
         draft.records, draft.owners = [], []
         draft.layouts = {**draft.layouts, **{name: layout for name, (layout, _) in shown.items()}}
-        draft.views = {name: view for name, view in draft.views.items() if name not in shown}
-        for _, view in shown.values():
-            draft.views |= view
+        draft.views = {**draft.views, **{name: place for name, (_, place) in shown.items()}}
         draft.band, draft.lent = f"{self.number}.{owner}", 0
         try:
             yield

@@ -52,7 +52,9 @@ class Draft:
     tables: list[tuple[int, int, Fill]] = field(default_factory=list)  # place, size, what writes it
     table_size: int = 0
     known: dict[bytes, int] = field(default_factory=dict)  # tables by what they hold
-    layers: dict[tuple[str, bytes], Any] = field(default_factory=dict)  # tables of layers, by name and offsets of columns
+    layers: dict[tuple[str, bytes], tuple[Any, dict[str, Any]]] = field(
+        default_factory=dict
+    )  # tables of layers, by name and offsets of columns
     temporaries: dict[str, tuple[int, int]] = field(default_factory=dict)  # name -> size, step
     band: str | None = None  # inside a chain: names what asks for temporaries, the same ones each time
     lent: int = 0  # how many it was given
@@ -173,8 +175,8 @@ def _runs(shape: Shape, *strides: Shape) -> tuple[Shape, ...]:
 
 
 def clear_padding(draft: Draft, tensor: str) -> None:
-    """Before a planar tensor is written element by element: its padding everywhere, if any reader relies on it. Chains see
-    to that themselves."""
+    """Before a planar tensor is written element by element: its padding everywhere, if any reader relies on it. Chains
+    see to that themselves."""
     layout = draft.layout(tensor)
     if draft.band is not None:
         return
