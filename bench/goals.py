@@ -8,17 +8,16 @@ Exit status: 0 all pass, 1 a row is short or failed.
 """
 
 import argparse
-import json
-import subprocess
 import sys
 from dataclasses import dataclass
 
 from bench import store
-from bench.measure import INT8_PEERS, KINDS, Case, NotSupported
+from bench.child import print_row, run_child
+from bench.measure import INT8_PEERS, KINDS, Case
 
 RESULTS = store.RESULTS / "goals.jsonl"
 FP32 = ("onnxruntime", "openvino", "ncnn", "mnn", "litert")
-COLUMNS, MARK = "block-column:8x64", "result:"
+COLUMNS = "block-column:8x64"
 
 
 @dataclass(frozen=True)
@@ -122,21 +121,7 @@ def _text(limit: Limit) -> str:
 def measure_in_process(goal: Goal, threads: int, time_s: float) -> store.Row:
     """The row of a goal, measured in a fresh process: a crash of an engine becomes a row with "failure"."""
     index = str(GOALS.index(goal))
-    command = [sys.executable, "-m", "bench.goals", "--child", index, "--threads", str(threads), "--time", str(time_s)]
-    done = subprocess.run(command, cwd=store.ROOT, capture_output=True, text=True, errors="replace", check=False)
-    lines = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
-    if lines:
-        return dict(json.loads(lines[-1].removeprefix(MARK)))
-    said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-    return {"failure": said[-1]}
-
-
-def child(goal: Goal, threads: int, time_s: float) -> None:
-    try:
-        row = KINDS[goal.kind](goal.case(threads), time_s)
-    except NotSupported as reason:
-        row = {"unsupported": str(reason)}
-    print(MARK + json.dumps(row), flush=True)
+    return run_child("bench.goals", index, "--threads", str(threads), "--time", str(time_s))
 
 
 def main() -> int:
@@ -151,7 +136,8 @@ def main() -> int:
     arguments = parser.parse_args()
     time_s = 0.0 if arguments.quick else arguments.time
     if arguments.child is not None:
-        child(GOALS[arguments.child], arguments.threads[0], arguments.time)
+        goal = GOALS[arguments.child]
+        print_row(lambda: KINDS[goal.kind](goal.case(arguments.threads[0]), arguments.time))
         return 0
     chosen = [goal for goal in GOALS if any(text in goal.name for text in arguments.only)]
     if arguments.list:

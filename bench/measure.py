@@ -33,11 +33,13 @@ class NotSupported(Exception):
 
 @dataclass(frozen=True)
 class Case:
-    """One network with its zeros, precision and threads. options: of the zoo's builder, as pairs."""
+    """One network with its zeros, precision and threads. sparsity: None where the scheme says it, as n:m does.
+    options: of the zoo's builder, as pairs.
+    """
 
     network: str
     scheme: str | None
-    sparsity: float
+    sparsity: float | None
     threads: int
     precision: str = "fp32"
     peers: tuple[str, ...] = ()

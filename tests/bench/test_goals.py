@@ -91,9 +91,15 @@ def test_fill_changes_what_is_between_markers_only() -> None:
     assert report.fill(filled, {"one": lambda: "new"}) == filled
 
 
-def test_readme_says_what_the_results_say() -> None:
-    text = report.README.read_text()
+@pytest.mark.parametrize("document", report.DOCUMENTS, ids=lambda path: path.name)
+def test_documents_say_what_the_results_say(document: Path) -> None:
+    text = document.read_text()
     assert report.fill(text) == text
+
+
+def test_every_table_is_shown_somewhere() -> None:
+    text = "".join(document.read_text() for document in report.DOCUMENTS)
+    assert all(f"<!-- table:{name} -->" in text for name in report.TABLES)
 
 
 @pytest.mark.parametrize(("kernel", "stride", "pad"), [(1, 1, 0), (3, 1, 1), (3, 2, 1), (5, 2, 0)])

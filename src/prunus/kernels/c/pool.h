@@ -7,7 +7,7 @@ INLINE float greater(float a, float b) { return a > b || a != a ? a : b; }
 INLINE vf greater_of(vf a, vf b) { return choose((a < b) | (b != b), b, a); }
 
 // out[i] = the largest, or the sum, of x[i + k * step], k < taps; x may be out.
-INLINE void merge(float *out, const float *x, int64_t n, int64_t taps, int64_t step, int average) {
+INLINE void merge_of(float *out, const float *x, int64_t n, int64_t taps, int64_t step, int average) {
   int64_t i = 0;
   for (; i + VL <= n; i += VL) {
     vf a = load(x + i);
@@ -23,7 +23,7 @@ INLINE void merge(float *out, const float *x, int64_t n, int64_t taps, int64_t s
 
 // out[i] = the largest, or the sum, of x[2 * i + k * step], k < taps, for `n` >= VL; the last vector overlaps the one
 // before.
-INLINE void merge_every_other(float *out, const float *x, int64_t n, int64_t taps, int64_t step, int average) {
+INLINE void merge_every_other_of(float *out, const float *x, int64_t n, int64_t taps, int64_t step, int average) {
   for (int64_t i = 0; i < n; i += VL) {
     const int64_t from = least(i, n - VL);
     vf a = every_other(x + 2 * from);
@@ -34,6 +34,22 @@ INLINE void merge_every_other(float *out, const float *x, int64_t n, int64_t tap
     store(out + from, a);
   }
 }
+
+// The windows that networks have, with loops that the compiler can unroll.
+#define PRUNUS_MERGE(NAME)                                                                             \
+  static void NAME(float *out, const float *x, int64_t n, int64_t taps, int64_t step, int average) {   \
+    if (!average && taps == 2) {                                                                       \
+      NAME##_of(out, x, n, 2, step, 0);                                                                \
+    } else if (!average && taps == 3) {                                                                \
+      NAME##_of(out, x, n, 3, step, 0);                                                                \
+    } else if (average) {                                                                              \
+      NAME##_of(out, x, n, taps, step, 1);                                                             \
+    } else {                                                                                           \
+      NAME##_of(out, x, n, taps, step, 0);                                                             \
+    }                                                                                                  \
+  }
+PRUNUS_MERGE(merge)
+PRUNUS_MERGE(merge_every_other)
 
 // How many of `n` window positions from `first` on, `step` apart, lie in [low, high).
 INLINE int64_t inside(int64_t first, int64_t n, int64_t step, int64_t low, int64_t high) {
@@ -60,6 +76,10 @@ static void pool_columns(const int64_t *r, float *line, float *out, int64_t oy) 
   const int average = r[POOL_AVERAGE] != 0;
   if (sw == 2 && ow >= VL) {
     merge_every_other(out, line, ow, kw, dw, average);
+  } else if (sw == 2) {
+    float some[VL];
+    merge_every_other(some, line, VL, kw, dw, average);
+    for (int64_t i = 0; i < ow; i++) out[i] = some[i];
   } else {
     merge(line, line, (ow - 1) * sw + 1, kw, dw, average);
     for (int64_t i = 0; i < ow; i++) out[i] = line[i * sw];
@@ -72,7 +92,7 @@ static void pool_columns(const int64_t *r, float *line, float *out, int64_t oy) 
   for (int64_t ox = 0; ox < ow; ox++) out[ox] /= (float)(rows * inside(ox * sw - left, kw, dw, low, high));
 }
 
-// Two lines in turn: what has just been stored can't be loaded at once at other bounds.
+// Two lines in turn: what has just been stored can't be loaded at once at other bounds. A vector may reach past a line.
 static void pool_plane(const int64_t *r, const float *x, float *out, float *lines) {
   const int64_t reach = (r[POOL_OW] - 1) * r[POOL_SW] + (r[POOL_KW] - 1) * r[POOL_DW] + 1;
   const int64_t length = most(r[POOL_LEFT] + r[POOL_W], reach), oh = r[POOL_OH];
