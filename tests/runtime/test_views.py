@@ -1,16 +1,23 @@
 """What is put together or cut apart lies in one buffer: the copies that are left, and the same numbers."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from unittest import mock
 
 import numpy as np
 import onnx
 import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
 import prunus
+from prunus.errors import PrunusError, PrunusWarning
+from prunus.runtime import arrange, plan
 from prunus.runtime.plan import make_plan
 from prunus.runtime.session import Session
 from tests.graph.models import ints
+from tests.graph.test_random_networks import networks
 from tests.runtime.networks import Net, assert_agrees, feeds_for, onnxruntime_run
 from tests.runtime.test_plan import records
 
@@ -172,3 +179,29 @@ def test_packed_channels(name: str, precision: str) -> None:
         assert np.linalg.norm(got - wanted) < 0.05 * np.linalg.norm(wanted)
     for batch in (1, 2):
         assert copies(session, batch) == 0
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(networks(), st.sampled_from(["fp32", "bf16", "int8"]), st.sampled_from([1, 2]))
+def test_random_networks_answer_as_with_copies(model: onnx.ModelProto, precision: str, threads: int) -> None:
+    """The same bytes as where every tensor has memory of its own."""
+    feeds = feeds_for(model, seed=threads)
+    calibration = [feeds] if precision == "int8" else None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PrunusWarning)
+            session = prunus.compile(
+                model, precision=precision, calibration=calibration, tune="off", threads=threads
+            )  # fmt: skip
+    except PrunusError:
+        assume(False)
+    found = [session.run(None, feeds) for _ in range(2)]
+    with (
+        mock.patch.object(plan, "taken_over", lambda draft: {}),
+        mock.patch.object(arrange, "channel_views", lambda *arguments: {}),
+        mock.patch.object(arrange, "flat_views", lambda *arguments: None),
+    ):
+        expected = Session(session.program, session.code, session.constants, threads).run(None, feeds)
+    for got in found:
+        for a, b in zip(got, expected, strict=True):
+            np.testing.assert_array_equal(a, b)

@@ -28,8 +28,8 @@ class Layout:
 
     @property
     def contiguous(self) -> bool:
-        """Elements lie in C order without gaps."""
-        return self.first == 0 and all(
+        """Elements lie in C order without gaps, and no reader relies on zeros around them."""
+        return not (self.first or self.front or self.tail) and all(
             stride == expected or n == 1
             for n, stride, expected in zip(self.shape, self.strides, c_strides(self.shape), strict=True)
         )

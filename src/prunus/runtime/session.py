@@ -137,6 +137,7 @@ class Session:
             return self._resize(arrays).run(output_names, feeds)
         with self._turns.take() as stream:
             if stream.bound is None or stream.bound.plan.batch != batch:
+                stream.bound = None  # what another batch took goes before there is a new plan
                 stream.bind(self._plan_for(batch), self.constants)
             stream.wake()
             results = self._execute(stream, arrays, times)
@@ -146,6 +147,7 @@ class Session:
         """The plan for a batch size, which streams share."""
         with self._lock:
             if self._plan is None or self._plan.batch != batch:
+                self._plan = None
                 self._plan = make_plan(self.program, batch)
             return self._plan
 
