@@ -55,10 +55,14 @@ def outputs(program: Program, session: Session, chain: Chain, feeds: dict[str, n
     return other.run(None, feeds)[0]
 
 
-def assert_same(model: onnx.ModelProto, chain: Chain, batch: int = 1, threads: int = 1) -> None:
-    """With and without the chain, if it is one."""
+def assert_same(
+    model: onnx.ModelProto, chain: Chain, batch: int = 1, threads: int = 1, *, refusable: bool = False
+) -> None:
     session = compile(model, tune="off", threads=threads)
-    assume(chain_refusal(chain, session.program, -1) is None)
+    problem = chain_refusal(chain, session.program, -1)
+    if refusable:
+        assume(problem is None)
+    assert problem is None
     feeds = {name: np.repeat(x, batch, 0) for name, x in feeds_for(model).items()}
     feeds["x"] += np.arange(batch, dtype=np.float32)[:, None, None, None]
     expected = session.run(None, feeds)[0]
@@ -106,9 +110,8 @@ LAYERS = ["1", "3", "5", "add", "depthwise", "dilated", "average", "strided", "s
 )
 def test_any_stack(layers: list[str], rows: int, parts: int, batch: int, channels: int, data: st.DataObject) -> None:
     first = data.draw(st.integers(0, len(layers) - 1))
-    assert_same(
-        network(layers, channels), Chain(first, data.draw(st.integers(first + 1, len(layers))), rows, parts), batch
-    )
+    chain = Chain(first, data.draw(st.integers(first + 1, len(layers))), rows, parts)
+    assert_same(network(layers, channels), chain, batch, refusable=True)
 
 
 def test_memory_is_less_than_of_the_tensors_between() -> None:
@@ -118,7 +121,7 @@ def test_memory_is_less_than_of_the_tensors_between() -> None:
     chained = Session(replace(session.program, chains=(Chain(0, 3, 4, 1),)), session.code, session.constants, 1)
     for some in (plain, chained):
         some.run(None, feeds_for(model))
-    assert chained.memory()["arena"] < 0.7 * plain.memory()["arena"]
+    assert chained.memory()["arena"] < 0.75 * plain.memory()["arena"]
 
 
 def test_profile_counts_each_operator_once() -> None:
