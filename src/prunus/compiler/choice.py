@@ -308,6 +308,8 @@ def _gemv_choices(shape: LayerShape, zeros: Zeros, isa: Isa) -> list[Choice]:
     section = max(256, int(shape.m * shape.k * zeros.density) // max(8, 4 * shape.threads))
     heights, found = isa.gemv_heights(shape.pack), []
     least = heights[-2]  # rows that the smallest kernel with more than one takes
+    if shape.pack > 1 and isa.lanes / 2 <= zeros.sharing < isa.lanes:  # two classes side by side fill a vector
+        found.append(Choice("rows", heights, 1, section, 1, False, union=isa.lanes))
     if zeros.sharing >= least / 2:
         found.append(Choice("rows", heights, 1, section, 1, False))
     if zeros.sharing >= isa.lanes:

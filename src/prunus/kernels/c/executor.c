@@ -68,7 +68,7 @@ static void run_record(prunus_run_state *s) {
       return;
     }
     case PRUNUS_PACK:
-      run_planes(s, pack_task, r[PACK_IMAGES], ceil_div(r[PACK_CHANNELS], r[PACK_PACK]), r[PACK_PACK] * r[PACK_H] * r[PACK_W]);
+      run_planes(s, pack_task, r[PACK_IMAGES], pack_planes(r), r[PACK_CHANNELS] / pack_planes(r) * r[PACK_H] * r[PACK_W]);
       return;
     case PRUNUS_UNPACK:
       run_planes(s, unpack_task, r[UNPACK_IMAGES], r[UNPACK_CHANNELS], r[UNPACK_H] * r[UNPACK_W]);

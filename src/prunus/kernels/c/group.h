@@ -22,6 +22,7 @@ typedef struct {
   const float *slope;      // [rows] of prelu, or NULL
   int64_t plane, residual_plane, scratch_pitch;
   int64_t ahead;  // elements from the tile to output that the same rows write soon; 0: another group comes next
+  int64_t next;   // packed: elements to the pixels that come next, where the input is in no near cache; or 0
   int32_t activation;
   float p0, p1;
   // of packed channels; see packed.h

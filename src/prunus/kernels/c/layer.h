@@ -10,6 +10,8 @@
 // second-level cache and a tile's columns in the first; between parts, partial sums wait in the output.
 enum { CALL_HEIGHT, CALL_START, CALL_GROUPS, CALL_SIZE };
 
+enum { FAR_ELEMENTS = 150000 }; /* of an input that doesn't stay in a second-level cache beside output and weights */
+
 static prunus_tile layer_tile(const prunus_run_state *s, int64_t weights, int64_t offsets, int64_t bias, int64_t slope,
                               int64_t activation, int64_t p0, int64_t p1) {
   return (prunus_tile){.weights = at(s, weights), .offsets = (const int32_t *)at(s, offsets), .bias = at(s, bias),
@@ -39,6 +41,7 @@ static void conv_task(void *context, int64_t task, int thread) {
   t.scratch = s->scratch + thread * s->scratch_elements;
   READ_PACKED(t, s, r, CONV);
   t.out_real = (int32_t)r[CONV_OUT_REAL], t.rows = r[CONV_ROWS];
+  t.next = r[CONV_X_BATCH] > FAR_ELEMENTS ? v * VL : 0;
   const float *x = at(s, r[CONV_X]) + image * r[CONV_X_BATCH];
   float *out = at(s, r[CONV_OUT]) + image * r[CONV_OUT_BATCH], *residual = at(s, r[CONV_RESIDUAL]);
   const int32_t *mask = (const int32_t *)at(s, r[CONV_MASK]);

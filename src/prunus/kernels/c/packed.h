@@ -21,16 +21,39 @@ enum { AHEAD = 8 };
 INLINE void expect(const prunus_tile *t, int32_t plane, int vectors) {
   const float *y = t->out + plane * t->plane, *z = t->residual + plane * t->residual_plane;
   UNROLL for (int i = 0; i < vectors * VL; i += 16) {
-    __builtin_prefetch(y + i);
+    __builtin_prefetch(y + i, 1);
     if (t->residual) __builtin_prefetch(z + i);
   }
 }
 
-// An activation that the epilogue's clipping doesn't stand for, in place.
-__attribute__((noinline)) static void activate_steps(const prunus_tile *t, int32_t row, vf *a) {
+// The same of a block of numbers [vectors][channels], in place.
+__attribute__((noinline)) static void activate_block(const prunus_tile *t, int32_t row, vf *a, int vectors, int channels) {
+  for (int v = 0; v < vectors; v++)
+    for (int i = 0; i < channels; i++, a++) *a = apply_activation(t, row + i, *a);
+}
+
+// Numbers whose address is given away live in memory, all the time: a copy's is.
+#define HOLD_AND_ACTIVATE(t, row, CHANNELS, V, real)                                                               \
+  if ((t)->activation == ACT_RELU) {                                                                               \
+    UNROLL for (int v = 0; v < V; v++)                                                                             \
+      UNROLL for (int i = 0; i < CHANNELS; i++) real[v][i] = max_of(real[v][i], (vf){0});                          \
+  } else if ((t)->activation) {                                                                                    \
+    vf held[V][CHANNELS];                                                                                          \
+    UNROLL for (int v = 0; v < V; v++) UNROLL for (int i = 0; i < CHANNELS; i++) held[v][i] = real[v][i];          \
+    activate_block(t, row, held[0], V, CHANNELS);                                                                  \
+    UNROLL for (int v = 0; v < V; v++) UNROLL for (int i = 0; i < CHANNELS; i++) real[v][i] = held[v][i];          \
+  }
+
+// An activation that the epilogue's clipping doesn't stand for, of a block of quads, in place.
+INLINE void activate_steps(const prunus_tile *t, int32_t row, vf *a) {
   const vf steps = apply_activation(t, row, *a) * splat(t->post_scale) + splat(t->post_shift);
   const vf high = min_of(steps, splat(256.0f)), clipped = max_of(high, splat(-1.0f));  // an exponential may be infinite
   *a = choose((clipped == clipped), clipped, (vf){0});
+}
+
+__attribute__((noinline)) static void activate_quads(const prunus_tile *t, int32_t row, vf *a, int vectors) {
+  for (int v = 0; v < vectors; v++)
+    for (int i = 0; i < QUADS; i++, a++) activate_steps(t, row + i, a);
 }
 
 INLINE vi clipped(const prunus_tile *t, vi word) {
@@ -43,11 +66,11 @@ INLINE vi padded(const prunus_tile *t, int64_t at, vi word) {
   return (word & mask) | (splat_int(t->pad) & ~mask);
 }
 
-// SUMS(i, v) is row + i's sum at vector v of the V from pixel `at` on. One branch for all rows and vectors: each would
+// SUMS(i, v) is row + i's sum at vector v of the V from pixel `at` on; of pairs with the bias. One branch for all rows and vectors: each would
 // cost as much as the work behind it.
 #define FINISH_QUADS(t, row, V, at, SUMS)                                                                          \
   {                                                                                                                \
-    const int64_t quad = (row) / QUADS;                                                                            \
+    const int64_t quad = (int64_t)((uint32_t)(row) / QUADS);                                                       \
     vf real[V][QUADS];                                                                                             \
     UNROLL for (int i = 0; i < QUADS; i++) {                                                                       \
       const vf scale = splat((t)->scale[(row) + i]), bias = splat((t)->bias[(row) + i]);                           \
@@ -59,65 +82,93 @@ INLINE vi padded(const prunus_tile *t, int64_t at, vi word) {
       UNROLL for (int v = 0; v < V; v++) {                                                                         \
         const vi other = load_int(z + v * VL);                                                                     \
         UNROLL for (int i = 0; i < QUADS; i++)                                                                     \
-          real[v][i] += __builtin_convertvector(byte_of(other, i), vf) * scale;                                    \
+          real[v][i] += __builtin_convertvector(byte_in_place(other, i), vf) * (scale * splat(worth_of(i)));       \
       }                                                                                                            \
     }                                                                                                              \
-    if ((t)->activation)                                                                                           \
-      for (int v = 0; v < V; v++)                                                                                  \
-        for (int i = 0; i < QUADS; i++) activate_steps(t, (row) + i, &real[v][i]);                                 \
+    if ((t)->activation) {                                                                                         \
+      vf held[V][QUADS];                                                                                           \
+      UNROLL for (int v = 0; v < V; v++) UNROLL for (int i = 0; i < QUADS; i++) held[v][i] = real[v][i];           \
+      activate_quads(t, row, held[0], V);                                                                          \
+      UNROLL for (int v = 0; v < V; v++) UNROLL for (int i = 0; i < QUADS; i++) real[v][i] = held[v][i];           \
+    }                                                                                                              \
     int32_t *y = (int32_t *)(t)->out + quad * (t)->plane + (at);                                                   \
+    const int clips = (t)->low != 0 || (t)->high != -1; /* beyond what words hold */                               \
     UNROLL for (int v = 0; v < V; v++) {                                                                           \
-      const vi word = clipped(t, to_quads(real[v][0], real[v][1], real[v][2], real[v][3]));                        \
+      vi word = to_quads(real[v][0], real[v][1], real[v][2], real[v][3]);                                          \
+      if (clips) word = clipped(t, word);                                                                          \
       store_int(y + v * VL, padded(t, (at) + v * VL, word));                                                       \
     }                                                                                                              \
   }
 
 #define FINISH_PAIRS(t, row, V, at, SUMS)                                                                          \
   {                                                                                                                \
-    const int64_t pair = (row) / PAIRS;                                                                            \
-    vf low[V], high[V];                                                                                            \
-    const vf low_bias = splat((t)->bias[row]), high_bias = splat((t)->bias[(row) + 1]);                            \
-    UNROLL for (int v = 0; v < V; v++) low[v] = SUMS(0, v) + low_bias, high[v] = SUMS(1, v) + high_bias;           \
+    const int64_t pair = (int64_t)((uint32_t)(row) / PAIRS);                                                       \
+    vf real[V][PAIRS];                                                                                             \
+    UNROLL for (int i = 0; i < PAIRS; i++) UNROLL for (int v = 0; v < V; v++) real[v][i] = SUMS(i, v);             \
     if ((t)->residual) {                                                                                           \
       const int32_t *z = (const int32_t *)(t)->residual + pair * (t)->residual_plane + (at);                       \
       UNROLL for (int v = 0; v < V; v++) {                                                                         \
         const vi other = load_int(z + v * VL);                                                                     \
-        low[v] += low_half(other), high[v] += high_half(other);                                                    \
+        real[v][0] += low_half(other), real[v][1] += high_half(other);                                             \
       }                                                                                                            \
     }                                                                                                              \
-    if ((t)->activation == ACT_RELU) {                                                                             \
-      UNROLL for (int v = 0; v < V; v++) low[v] = max_of(low[v], (vf){0}), high[v] = max_of(high[v], (vf){0});     \
-    } else if ((t)->activation) {                                                                                  \
-      for (int v = 0; v < V; v++)                                                                                  \
-        low[v] = apply_activation(t, row, low[v]), high[v] = apply_activation(t, (row) + 1, high[v]);              \
-    }                                                                                                              \
+    HOLD_AND_ACTIVATE(t, row, PAIRS, V, real)                                                                      \
     int32_t *y = (int32_t *)(t)->out + pair * (t)->plane + (at);                                                   \
     UNROLL for (int v = 0; v < V; v++) {                                                                           \
-      const vi word = to_bf16(low[v]) | (vi)((vu)to_bf16(high[v]) << 16);                                          \
-      store_int(y + v * VL, padded(t, (at) + v * VL, word));                                                       \
+      store_int(y + v * VL, padded(t, (at) + v * VL, to_pairs(real[v][0], real[v][1])));                                                     \
     }                                                                                                              \
   }
 
-// float32 planes of the sums, for readers that aren't packed: `channels` rows, at one vector.
-__attribute__((noinline)) static void finish_real(const prunus_tile *t, int32_t row, int64_t at, int channels, const vf *sums) {
-  for (int i = 0; i < channels && row + i < t->rows; i++) {
-    vf a = sums[i] * splat(t->scale ? t->scale[row + i] : 1.0f) + splat(t->bias[row + i]);
-    if (t->residual) {
-      const vi other = load_int((const int32_t *)t->residual + row / channels * t->residual_plane + at);
-      a += channels == PAIRS ? (i ? high_half(other) : low_half(other))
-                             : __builtin_convertvector(byte_of(other, i), vf) * splat(t->residual_scale);
-    }
-    if (t->activation) a = apply_activation(t, row + i, a);
-    if (t->mask) a = (vf)((vi)a & load_int(t->mask + at));
-    store(t->out + (row + i) * t->plane + at, a);
-  }
-}
-
+// float32 planes of the sums, for readers that aren't packed. The last word may hold more channels than there are rows.
 #define FINISH_REAL(t, row, CHANNELS, V, SUMS)                                                                     \
-  for (int v = 0; v < V; v++) {                                                                                    \
-    vf real[CHANNELS];                                                                                             \
-    UNROLL for (int i = 0; i < CHANNELS; i++) real[i] = __builtin_convertvector(SUMS(i, v), vf);                   \
-    finish_real(t, row, v * VL, CHANNELS, real);                                                                   \
+  {                                                                                                                \
+    const int64_t word = (int64_t)((uint32_t)(row) / CHANNELS);                                                    \
+    vf real[V][CHANNELS];                                                                                          \
+    UNROLL for (int i = 0; i < CHANNELS; i++) {                                                                    \
+      const vf scale = splat(CHANNELS == QUADS ? (t)->scale[(row) + i] : 1.0f);                                    \
+      const vf bias = splat(CHANNELS == QUADS ? (t)->bias[(row) + i] : 0.0f);                                      \
+      UNROLL for (int v = 0; v < V; v++) {                                                                         \
+        real[v][i] = __builtin_convertvector(SUMS(i, v), vf);                                                      \
+        if (CHANNELS == QUADS) real[v][i] = real[v][i] * scale + bias;                                             \
+      }                                                                                                            \
+    }                                                                                                              \
+    if ((t)->residual) {                                                                                           \
+      const int32_t *z = (const int32_t *)(t)->residual + word * (t)->residual_plane;                              \
+      UNROLL for (int v = 0; v < V; v++) {                                                                         \
+        const vi other = load_int(z + v * VL);                                                                     \
+        UNROLL for (int i = 0; i < CHANNELS; i++)                                                                  \
+          real[v][i] += CHANNELS == PAIRS ? (i ? high_half(other) : low_half(other))                               \
+                                          : __builtin_convertvector(byte_of(other, i), vf) * splat((t)->residual_scale); \
+      }                                                                                                            \
+    }                                                                                                              \
+    HOLD_AND_ACTIVATE(t, row, CHANNELS, V, real)                                                                   \
+    if ((t)->mask)                                                                                                 \
+      UNROLL for (int v = 0; v < V; v++) {                                                                         \
+        const vi mask = load_int((t)->mask + v * VL);                                                              \
+        UNROLL for (int i = 0; i < CHANNELS; i++) real[v][i] = (vf)((vi)real[v][i] & mask);                        \
+      }                                                                                                            \
+    UNROLL for (int i = 0; i < CHANNELS; i++) {                                                                    \
+      float *y = (t)->out + ((row) + i) * (t)->plane;                                                              \
+      if ((row) + i < (t)->rows)                                                                                   \
+        UNROLL for (int v = 0; v < V; v++) store(y + v * VL, real[v][i]);                                          \
+    }                                                                                                              \
+  }
+
+enum { WEIGHTS_AHEAD = 1024 }; /* words: weights are read once, from wherever they are, past the ends of pages */
+
+// The sums over a group's kept columns. FETCH: of what the next tile reads there.
+#define PRUNUS_COLUMNS(R, V, DOT, FETCH)                                                               \
+  for (int32_t k = 0; k < n; k++, w += R) {                                                            \
+    const int32_t *p = x + off[k];                                                                     \
+    __builtin_prefetch(w + WEIGHTS_AHEAD);                                                             \
+    FETCH                                                                                              \
+    vi in[V];                                                                                          \
+    UNROLL for (int v = 0; v < V; v++) in[v] = load_int(p + v * VL);                                   \
+    UNROLL for (int r = 0; r < R; r++) {                                                               \
+      const vi a = splat_int(w[r]);                                                                    \
+      UNROLL for (int v = 0; v < V; v++) acc[r][v] = DOT(acc[r][v], in[v], a);                         \
+      AFTER(acc[r][V - 1]);                                                                            \
+    }                                                                                                  \
   }
 
 #define PRUNUS_PACKED(CHANNELS, R, V, SUM, DOT, FINISH, NAME)                                          \
@@ -128,19 +179,17 @@ __attribute__((noinline)) static void finish_real(const prunus_tile *t, int32_t 
       const int32_t *w = (const int32_t *)t->weights + group[GROUP_WEIGHTS];                           \
       const int32_t *x = (const int32_t *)t->x;                                                        \
       SUM acc[R][V];                                                                                   \
-      UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++) acc[r][v] = (SUM){0};      \
+      UNROLL for (int r = 0; r < R; r++) {                                                             \
+        const SUM first = CHANNELS == PAIRS ? (SUM)splat(t->bias[rows[r]]) : (SUM){0};                 \
+        UNROLL for (int v = 0; v < V; v++) acc[r][v] = first;                                          \
+      }                                                                                                \
       const int32_t *later = group + AHEAD * (GROUP_HEAD + R);                                         \
       if (later < end)                                                                                 \
         UNROLL for (int r = 0; r < R; r += CHANNELS) expect(t, later[GROUP_HEAD + r] / CHANNELS, V);   \
-      for (int32_t k = 0; k < n; k++, w += R) {                                                        \
-        const int32_t *p = x + off[k];                                                                 \
-        vi in[V];                                                                                      \
-        UNROLL for (int v = 0; v < V; v++) in[v] = load_int(p + v * VL);                               \
-        UNROLL for (int r = 0; r < R; r++) {                                                           \
-          const vi a = splat_int(w[r]);                                                                \
-          UNROLL for (int v = 0; v < V; v++) acc[r][v] = DOT(acc[r][v], in[v], a);                     \
-          AFTER(acc[r][V - 1]);                                                                        \
-        }                                                                                              \
+      if (t->next) {                                                                                   \
+        PRUNUS_COLUMNS(R, V, DOT, UNROLL for (int v = 0; v < V; v++) __builtin_prefetch(p + t->next + v * VL);) \
+      } else {                                                                                         \
+        PRUNUS_COLUMNS(R, V, DOT, )                                                                    \
       }                                                                                                \
       if (t->out_real) {                                                                               \
         UNROLL for (int r = 0; r < R; r += CHANNELS) FINISH_REAL(t, rows[r], CHANNELS, V, PRUNUS_SUM)  \

@@ -21,10 +21,13 @@ static void take_apart(const float *x, float *out, int64_t n, int64_t step) {
   }
 }
 
-// As many of `x` and `out` as whole vectors take: what is written past `n` is written again, and what is read past it
-// is there to read. For rows shorter than a vector, and to save the last one.
-INLINE void take_apart_roughly(const float *x, float *out, int64_t n, int64_t step) {
-  for (int64_t i = 0; i < n; i += VL) store(out + i, step == 1 ? load(x + i) : every_other(x + 2 * i));
+// As many of `x` and `out` as whole vectors take: what is written past `n` is padding, and what is read past it is there
+// to read. `real`: the lanes of the last vector that are elements.
+INLINE void take_apart_roughly(const float *x, float *out, int64_t n, int64_t step, vi real, vf pad) {
+  for (int64_t i = 0; i < n; i += VL) {
+    const vf a = step == 1 ? load(x + i) : every_other(x + 2 * i);
+    store(out + i, i + VL < n ? a : choose(real, a, pad));
+  }
 }
 
 static void phases_task(void *context, int64_t task, int thread) {
@@ -45,20 +48,20 @@ static void phases_task(void *context, int64_t task, int thread) {
     int64_t start = r[PHASES_LEAD] + p[PHASE_TOP] * pitch + p[PHASE_LEFT], done = 0;
     /* rows in whole vectors, where neither side ends before */
     const int rough = step <= 2 && follows && whole * 2 <= r[PHASES_X_PLANE];
+    int32_t lanes[VL]; /* the same for all rows */
+    for (int64_t j = 0; rough && j < VL; j++) lanes[j] = whole - VL + j < n ? -1 : 0;
+    const vi real = rough ? load_int(lanes) : (vi){0};
     for (int64_t y = p[PHASE_TOP]; y <= p[PHASE_BOTTOM] && n > 0; y++, row += row_step, start += pitch) {
-      if (done && start - done <= VL && done + VL <= plane) {
-        store(out + done, pad);
-      } else {
-        fill_words(out + done, start - done, r[PHASES_PAD]);
-      }
+      if (start > done) fill_words(out + done, start - done, r[PHASES_PAD]);
       if (rough && start + whole <= plane) {
-        take_apart_roughly(row, out + start, n, step);
+        take_apart_roughly(row, out + start, n, step, real, pad);
+        done = start + whole;
       } else {
         take_apart(row, out + start, n, step);
+        done = start + n;
       }
-      done = start + n;
     }
-    fill_words(out + done, plane - done, r[PHASES_PAD]);
+    if (plane > done) fill_words(out + done, plane - done, r[PHASES_PAD]);
   }
 }
 #endif

@@ -41,13 +41,34 @@ static void pack_row(const int64_t *r, const float *x, uint32_t *out, int64_t pr
   }
 }
 
+// A vector of channels, side by side, into as many whole words.
+static void pack_channels(const int64_t *r, const float *x, uint32_t *out, int64_t words) {
+  const float scale = from_bits(r[PACK_SCALE]), zero = from_bits(r[PACK_ZERO]);
+  for (int64_t i = 0; i < words && r[PACK_PACK] == QUADS; i++) {
+    uint32_t word = 0;
+    UNROLL for (int c = 0; c < QUADS; c++) word |= byte_bits(x[QUADS * i + c], scale, zero) << (8 * c);
+    out[i] = word;
+  }
+  for (int64_t i = 0; i < words && r[PACK_PACK] == PAIRS; i++) out[i] = bf16_bits(x[2 * i]) | bf16_bits(x[2 * i + 1]) << 16;
+}
+
+// A task is a plane of words, or all words of an image that are one row: of a vector of channels.
+static int64_t pack_planes(const int64_t *r) {
+  const int in_a_row = r[PACK_H] == 1 && r[PACK_W] == 1 && r[PACK_X_PLANE] == 1 && r[PACK_OUT_PLANE] == 1;
+  return in_a_row && r[PACK_CHANNELS] % r[PACK_PACK] == 0 ? 1 : ceil_div(r[PACK_CHANNELS], r[PACK_PACK]);
+}
+
 static void pack_task(void *context, int64_t task, int thread) {
   (void)thread;
   const prunus_run_state *s = context;
-  const int64_t *r = s->record, planes = ceil_div(r[PACK_CHANNELS], r[PACK_PACK]);
+  const int64_t *r = s->record, planes = pack_planes(r);
   const int64_t image = task / planes, plane = task % planes, first = plane * r[PACK_PACK];
   const float *x = at(s, r[PACK_X]) + image * r[PACK_X_BATCH] + first * r[PACK_X_PLANE];
   uint32_t *out = (uint32_t *)at(s, r[PACK_OUT]) + image * r[PACK_OUT_BATCH] + plane * r[PACK_OUT_PLANE];
+  if (planes == 1 && r[PACK_CHANNELS] > r[PACK_PACK]) {
+    pack_channels(r, x, out, r[PACK_CHANNELS] / r[PACK_PACK]);
+    return;
+  }
   for (int64_t y = 0; y < r[PACK_H]; y++)
     pack_row(r, x + y * r[PACK_X_PITCH], out + y * r[PACK_OUT_PITCH], r[PACK_CHANNELS] - first);
 }
@@ -66,14 +87,6 @@ static void unpack_task(void *context, int64_t task, int thread) {
                                                   : float_of(x[i] >> shift << 16);
 }
 
-INLINE vi larger_words(vi a, vi b, int64_t pack) {
-  if (pack == QUADS) {
-    return (vi)most_bytes((vb)a, (vb)b);
-  }
-  const vf low = max_of(low_half(a), low_half(b)), high = max_of(high_half(a), high_half(b));
-  return (vi)((vu)low >> 16) | (vi)((vu)high & 0xffff0000u);
-}
-
 INLINE uint32_t larger_word(uint32_t a, uint32_t b, int64_t pack) {
   if (pack == QUADS) {
     uint32_t word = 0;
@@ -88,48 +101,71 @@ INLINE uint32_t larger_word(uint32_t a, uint32_t b, int64_t pack) {
   return bits_of(low_a < low_b ? low_b : low_a) >> 16 | (bits_of(high_a < high_b ? high_b : high_a) & 0xffff0000u);
 }
 
-// Maximum over windows: the rows of a window first, into a row with padding that never wins, then its columns.
+// out[i] = the largest of x[i * stride + k * step], k < taps, of `n`; stride 1 or 2 in vectors, the last of which overlaps
+// the one before. Two vectors may be read from the last element on where the stride is 2.
+INLINE void merge_words_of(int32_t *out, const int32_t *x, int64_t n, int64_t taps, int64_t step, int64_t stride, int64_t pack) {
+  for (int64_t i = 0; n >= VL && stride <= 2 && i < n; i += VL) {
+    const int64_t from = least(i, n - VL);
+    const int32_t *p = x + from * stride;
+    vi best = stride == 1 ? load_int(p) : even_words(load_int(p), load_int(p + VL));
+    vf low = low_half(best), high = high_half(best);
+    for (int64_t k = 1; k < taps; k++) {
+      p += step;
+      const vi other = stride == 1 ? load_int(p) : even_words(load_int(p), load_int(p + VL));
+      if (pack == QUADS) best = (vi)most_bytes((vb)best, (vb)other);
+      else low = max_of(low, low_half(other)), high = max_of(high, high_half(other));
+    }
+    store_int(out + from, pack == QUADS ? best : (vi)((vu)low >> 16) | (vi)high);
+  }
+  if (n >= VL && stride <= 2) return;
+  for (int64_t i = 0; i < n; i++) {
+    uint32_t best = (uint32_t)x[i * stride];
+    for (int64_t k = 1; k < taps; k++) best = larger_word(best, (uint32_t)x[i * stride + k * step], pack);
+    out[i] = (int32_t)best;
+  }
+}
+
+// The windows that networks have, with loops that the compiler can unroll.
+INLINE void merge_words(int32_t *out, const int32_t *x, int64_t n, int64_t taps, int64_t step, int64_t stride, int64_t pack) {
+  if (taps == 2) merge_words_of(out, x, n, 2, step, stride, pack);
+  else if (taps == 3) merge_words_of(out, x, n, 3, step, stride, pack);
+  else merge_words_of(out, x, n, taps, step, stride, pack);
+}
+
+// Rows of the window are merged first, into a line whose padding is there already and never wins.
+INLINE void packed_pool_rows(const int64_t *r, const int32_t *x, int32_t *line, int64_t oy, int32_t never, int64_t pack) {
+  const int64_t first = oy * r[PACKED_POOL_SH] - r[PACKED_POOL_TOP], dh = r[PACKED_POOL_DH], pitch = r[PACKED_POOL_X_PITCH];
+  const int64_t from = first < 0 ? ceil_div(-first, dh) : 0, w = r[PACKED_POOL_W];
+  const int64_t taps = least(r[PACKED_POOL_KH], ceil_div(r[PACKED_POOL_H] - first, dh)) - from;
+  if (taps > 0) merge_words(line, x + (first + from * dh) * pitch, w, taps, dh * pitch, 1, pack);
+  else for (int64_t i = 0; i < w; i++) line[i] = never;
+}
+
+// Then its columns. Two lines in turn: what has just been stored can't be loaded at once at other bounds.
+INLINE void packed_pool_plane(const int64_t *r, const int32_t *x, int32_t *out, int32_t *lines, int64_t pack) {
+  const int32_t never = pack == QUADS ? 0 : (int32_t)0xff80ff80u;  // minus infinity twice
+  const int64_t reach = r[PACKED_POOL_REACH], oh = r[PACKED_POOL_OH], ow = r[PACKED_POOL_OW], left = r[PACKED_POOL_LEFT];
+  const int64_t kw = r[PACKED_POOL_KW], dw = r[PACKED_POOL_DW], sw = r[PACKED_POOL_SW];
+  for (int64_t i = 0; i < 2 * reach; i++) lines[i] = never;
+  for (int64_t oy = -1; oy < oh; oy++) {
+    if (oy + 1 < oh) packed_pool_rows(r, x, lines + (oy + 1) % 2 * reach + left, oy + 1, never, pack);
+    if (oy < 0) continue;
+    const int32_t *line = lines + oy % 2 * reach;
+    if (sw == 1) merge_words(out, line, ow, kw, dw, 1, pack);
+    else if (sw == 2) merge_words(out, line, ow, kw, dw, 2, pack);
+    else merge_words_of(out, line, ow, kw, dw, sw, pack);
+    out += r[PACKED_POOL_OUT_PITCH];
+  }
+}
+
 static void packed_pool_task(void *context, int64_t task, int thread) {
   const prunus_run_state *s = context;
   const int64_t *r = s->record, image = task / r[PACKED_POOL_PLANES], plane = task % r[PACKED_POOL_PLANES];
-  const int64_t w = r[PACKED_POOL_W], pack = r[PACKED_POOL_PACK], left = r[PACKED_POOL_LEFT], sw = r[PACKED_POOL_SW];
   const int32_t *x = (const int32_t *)at(s, r[PACKED_POOL_X]) + image * r[PACKED_POOL_X_BATCH] + plane * r[PACKED_POOL_X_PLANE];
   int32_t *out = (int32_t *)at(s, r[PACKED_POOL_OUT]) + image * r[PACKED_POOL_OUT_BATCH] + plane * r[PACKED_POOL_OUT_PLANE];
-  const int32_t never = pack == QUADS ? 0 : (int32_t)0xff80ff80u;  // minus infinity twice
-  int32_t *padded_row = (int32_t *)(s->scratch + thread * s->scratch_elements), *column = padded_row + left;
-  const int64_t ow = r[PACKED_POOL_OW], kw = r[PACKED_POOL_KW], dw = r[PACKED_POOL_DW];
-  for (int64_t i = 0; i < r[PACKED_POOL_REACH]; i++) padded_row[i] = never;
-  for (int64_t oy = 0; oy < r[PACKED_POOL_OH]; oy++, out += r[PACKED_POOL_OUT_PITCH]) {
-    int begun = 0;
-    for (int64_t ky = 0; ky < r[PACKED_POOL_KH]; ky++) {
-      const int64_t y = oy * r[PACKED_POOL_SH] + ky * r[PACKED_POOL_DH] - r[PACKED_POOL_TOP];
-      if (y < 0 || y >= r[PACKED_POOL_H]) continue;
-      const int32_t *row = x + y * r[PACKED_POOL_X_PITCH];
-      int64_t i = 0;
-      if (!begun) {
-        memcpy(column, row, (size_t)w * 4);
-      } else {
-        for (; i + VL <= w; i += VL) store_int(column + i, larger_words(load_int(column + i), load_int(row + i), pack));
-        for (; i < w; i++) column[i] = (int32_t)larger_word((uint32_t)column[i], (uint32_t)row[i], pack);
-      }
-      begun = 1;
-    }
-    int64_t ox = 0;
-    for (; sw <= 2 && ox + VL <= ow; ox += VL) {
-      const int32_t *from = padded_row + ox * sw;
-      vi best = splat_int(never);
-      for (int64_t kx = 0; kx < kw; kx++) {
-        const int32_t *p = from + kx * dw;
-        best = larger_words(best, sw == 1 ? load_int(p) : even_words(load_int(p), load_int(p + VL)), pack);
-      }
-      store_int(out + ox, best);
-    }
-    for (; ox < ow; ox++) {
-      uint32_t best = (uint32_t)never;
-      for (int64_t kx = 0; kx < kw; kx++) best = larger_word(best, (uint32_t)padded_row[ox * sw + kx * dw], pack);
-      out[ox] = (int32_t)best;
-    }
-  }
+  int32_t *lines = (int32_t *)(s->scratch + thread * s->scratch_elements);
+  if (r[PACKED_POOL_PACK] == QUADS) packed_pool_plane(r, x, out, lines, QUADS);
+  else packed_pool_plane(r, x, out, lines, PAIRS);
 }
 
 // Mean of each plane, as float32.
@@ -178,7 +214,7 @@ INLINE void depthwise_quads(const prunus_tile *t, const int32_t *offsets, int64_
 INLINE void depthwise_pairs(const prunus_tile *t, const int32_t *offsets, int64_t taps, int32_t channel, int64_t from) {
   const float *w = t->weights + channel * taps;
   const int32_t *x = (const int32_t *)t->x + from;
-  vf acc[PAIRS] = {{0}};
+  vf acc[PAIRS] = {splat(t->bias[channel]), splat(t->bias[channel + 1])};
   for (int64_t k = 0; k < taps; k++, w += PAIRS) {
     const vi in = load_int(x + offsets[k]);
     acc[0] += low_half(in) * splat(w[0]), acc[1] += high_half(in) * splat(w[1]);

@@ -16,6 +16,9 @@ typedef uint8_t vb __attribute__((vector_size(VB)));
 
 INLINE void store_int(int32_t *p, vi a) { *(vi_any *)p = a; }
 INLINE vi byte_of(vi words, int i) { return (vi)((vu)words >> (8 * i)) & 255; }
+// Byte i of each word where one instruction leaves it, and what one of its steps is worth there.
+INLINE vi byte_in_place(vi words, int i) { return i == 3 ? (vi)((vu)words >> 24) : words & (255 << (8 * i)); }
+INLINE float worth_of(int i) { return i == 1 ? 0x1p-8f : i == 2 ? 0x1p-16f : 1.0f; }
 INLINE vf low_half(vi words) { return (vf)((vu)words << 16); }
 INLINE vf high_half(vi words) { return (vf)((vu)words & 0xffff0000u); }
 
@@ -65,6 +68,19 @@ INLINE vi to_bf16(vf a) {
   const vu bits = (vu)a, rounded = (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
   const vi is_nan = (a != a);
   return ((vi)rounded & ~is_nan) | (is_nan & 0x7fc0);
+}
+
+// Words of the nearest bfloat16 of two channels. What converts in one instruction makes zero of numbers below 2^-126, as
+// `dot_pairs` does.
+INLINE vi to_pairs(vf low, vf high) {
+#if defined(__AVX512BF16__) && VB == 64
+  const __m512i all = (__m512i)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);  // 16 of `low`, 16 of `high`
+  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,  //
+                                         23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  return (vi)_mm512_permutexvar_epi16(order, all);
+#else
+  return to_bf16(low) | (vi)((vu)to_bf16(high) << 16);
+#endif
 }
 
 // Words of the nearest integers, ties to even, of four channels, clipped to 0 .. 255, of numbers that int32 holds.

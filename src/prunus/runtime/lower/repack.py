@@ -49,7 +49,7 @@ def max_pool(draft: Draft, op: Op) -> None:
     dilations = op.attrs.get("dilations", (1, 1))
     stride, kernel = op.attrs["strides"][1], op.attrs["kernel"][1]
     reach = max(left + x.shape[3], out.shape[3] * stride + (kernel - 1) * dilations[1]) + LINE
-    draft.need_scratch(reach)
+    draft.need_scratch(2 * reach)  # two lines
     draft.emit(
         "packed_pool", x=draft.at(op.inputs[0]), out=draft.at(op.outputs[0]), images=x.shape[0], planes=x.shape[1],
         x_batch=x.strides[0], x_plane=x.strides[1], x_pitch=x.strides[2], out_batch=out.strides[0],
