@@ -16,7 +16,7 @@ from prunus.runtime.native import Bound, Library, Pool
 from prunus.runtime.plan import make_plan
 from prunus.runtime.program import Chain, Op, Program
 
-ROUNDS = 5  # of the whole network for each candidate, in turns; the first one warms up
+ROUNDS = 7  # of the whole network for each candidate, in turns; the first one warms up
 BUDGET_S = 0.02  # under which times are kept
 LEAST_GAIN = 0.03  # of the operators' time; less may be noise
 MOST_ENDS = 6  # of chains from one beginning
@@ -40,18 +40,29 @@ def find_chains(program: Program, constants: NDArray[Any], bench: Bench) -> tupl
     """The chains that make the program faster, in order."""
     layouts, views = arrange(program, 1)
     able = [_able(op, layouts, views, program) for op in program.ops]
-    found: list[Chain] = []
+    gains: dict[Chain, float] = {}
     for first, op in enumerate(program.ops):
-        if (found and first <= found[-1].last) or not able[first] or _n_bytes(op, layouts) < bench.l2_bytes:
+        if not able[first] or _n_bytes(op, layouts) < bench.l2_bytes:
             continue
         options = [
             Chain(first, last, rows, parts)
             for last in _ends(program, able, first)
             for rows, parts in _sizes(program.ops[first : last + 1], layouts, bench)
         ]
-        if options and (best := _best(program, constants, options, bench)):
-            found.append(best)
-    return tuple(found)
+        if options:
+            gains |= _gains(program, constants, options, bench)
+    return best_apart(gains)
+
+
+def best_apart(gains: Mapping[Chain, float]) -> tuple[Chain, ...]:
+    """Chains that share no operator, in order, with the greatest sum of gains; those that gain nothing aren't taken."""
+    best: list[tuple[float, tuple[Chain, ...]]] = [(0.0, ())]  # of the operators before the first, the second, ...
+    for end in range(1, max((chain.last for chain in gains), default=-1) + 2):
+        best.append(best[-1])
+        for chain, gain in gains.items():
+            if chain.last == end - 1 and best[chain.first][0] + gain > best[end][0]:
+                best[end] = (best[chain.first][0] + gain, (*best[chain.first][1], chain))
+    return best[-1][1]
 
 
 def chain_refusal(chain: Chain, program: Program, behind: int) -> str | None:
@@ -123,15 +134,17 @@ def _held(ops: Sequence[Op], layouts: Mapping[str, Layout], rows: int) -> int:
     return sum(4 * n * layouts[name].shape[1] * layouts[name].pitch for name, n in most.items())
 
 
-def _best(program: Program, constants: NDArray[Any], options: Sequence[Chain], bench: Bench) -> Chain | None:
-    """The chain that saves most; None where none saves enough."""
+def _gains(program: Program, constants: NDArray[Any], options: Sequence[Chain], bench: Bench) -> dict[Chain, float]:
+    """Seconds that each chain saves, 0 where that may be noise."""
     times = _times(program, constants, options, bench)
-    gains = {chain: times[chain][0] - times[chain][1] for chain in options}
+    gains = {}
+    for chain, (before, after) in times.items():
+        gains[chain] = before - after if before - after >= LEAST_GAIN * before else 0.0
     best = max(options, key=gains.__getitem__)
     if bench.progress:
         names = f"{program.ops[best.first].name} to {program.ops[best.last].name}"
         bench.progress(f"{names} depth first: {times[best][1] * 1e3:.3f} ms for {times[best][0] * 1e3:.3f} ms")
-    return best if gains[best] >= LEAST_GAIN * times[best][0] else None
+    return gains
 
 
 def _times(
