@@ -8,17 +8,17 @@ Exit status: 0 all pass, 1 a row is short or failed.
 """
 
 import argparse
-import json
-import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bench import store
-from bench.measure import INT8_PEERS, KINDS, Case, NotSupported
+from bench.child import print_row, run_child
+from bench.measure import INT8_PEERS, KINDS, Case
 
 RESULTS = store.RESULTS / "goals.jsonl"
 FP32 = ("onnxruntime", "openvino", "ncnn", "mnn", "litert")
-COLUMNS, MARK = "block-column:8x64", "result:"
+COLUMNS = "block-column:8x64"
 
 
 @dataclass(frozen=True)
@@ -36,21 +36,30 @@ class Limit:
 
 @dataclass(frozen=True)
 class Goal:
-    """A row: what is measured, how, and its limits."""
+    """A row: what is measured, how, and its limits. network: None where none is run. threads: the one number that it is
+    about; None for any.
+    """
 
     kind: str
-    network: str
+    network: str | None
     scheme: str | None
     sparsity: float
     limits: tuple[Limit, ...]
     precision: str = "fp32"
     peers: tuple[str, ...] = FP32
+    threads: int | None = None
 
     @property
     def name(self) -> str:
+        if self.network is None:
+            return self.kind
         zeros = f"{self.scheme} {self.sparsity:.0%}" if self.scheme else "dense"
         precision = "" if self.precision == "fp32" else f" {self.precision}"
         return f"{self.kind} {self.network} {zeros}{precision}"
+
+    def runs_on(self, threads: Iterable[int]) -> list[int]:
+        """Of numbers of threads, those that it is about."""
+        return [n for n in threads if self.threads in (None, n)]
 
     def case(self, threads: int) -> Case:
         peers = self.peers if self.kind == "race" else ()
@@ -88,6 +97,9 @@ GOALS = (
     Goal("csr", "resnet50", COLUMNS, 0.9, (best(5.0),)),
     Goal("compile", "resnet50", COLUMNS, 0.9, (Limit("value", most=15.0),)),
     Goal("memory", "resnet50", COLUMNS, 0.9, (Limit("value", most=1.3),)),
+    Goal("scaling", "resnet50", COLUMNS, 0.9, (Limit("value", 1.8),), threads=2),
+    Goal("scaling", "resnet50", None, 0.0, (Limit("value", 1.8),), threads=2),
+    Goal("barrier", None, None, 0.0, (Limit("value", most=2.0),), threads=2),
 )
 
 
@@ -122,21 +134,7 @@ def _text(limit: Limit) -> str:
 def measure_in_process(goal: Goal, threads: int, time_s: float) -> store.Row:
     """The row of a goal, measured in a fresh process: a crash of an engine becomes a row with "failure"."""
     index = str(GOALS.index(goal))
-    command = [sys.executable, "-m", "bench.goals", "--child", index, "--threads", str(threads), "--time", str(time_s)]
-    done = subprocess.run(command, cwd=store.ROOT, capture_output=True, text=True, errors="replace", check=False)
-    lines = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
-    if lines:
-        return dict(json.loads(lines[-1].removeprefix(MARK)))
-    said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-    return {"failure": said[-1]}
-
-
-def child(goal: Goal, threads: int, time_s: float) -> None:
-    try:
-        row = KINDS[goal.kind](goal.case(threads), time_s)
-    except NotSupported as reason:
-        row = {"unsupported": str(reason)}
-    print(MARK + json.dumps(row), flush=True)
+    return run_child("bench.goals", index, "--threads", str(threads), "--time", str(time_s))
 
 
 def main() -> int:
@@ -151,14 +149,15 @@ def main() -> int:
     arguments = parser.parse_args()
     time_s = 0.0 if arguments.quick else arguments.time
     if arguments.child is not None:
-        child(GOALS[arguments.child], arguments.threads[0], arguments.time)
+        goal = GOALS[arguments.child]
+        print_row(lambda: KINDS[goal.kind](goal.case(arguments.threads[0]), arguments.time))
         return 0
     chosen = [goal for goal in GOALS if any(text in goal.name for text in arguments.only)]
     if arguments.list:
         print("\n".join(goal.name for goal in chosen))
         return 0
     good, stamp = True, store.stamp()
-    for goal, threads in ((goal, threads) for goal in chosen for threads in arguments.threads):
+    for goal, threads in [(row, n) for row in chosen for n in row.runs_on(arguments.threads)]:
         key = f"{goal.name}, {threads} threads"
         if not arguments.again and store.is_measured(store.read(RESULTS), key, stamp["commit"]):
             print(f"{key}: measured at {stamp['commit']}", flush=True)

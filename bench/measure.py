@@ -5,7 +5,7 @@ import resource
 import tempfile
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 import prunus
-from bench import csr, networks
+from bench import barrier, csr, networks
 from prunus.benchmark.agreement import difference
 from prunus.benchmark.engines import OnnxRuntime, missing, open_engine
 from prunus.benchmark.footprint import measure_footprint
@@ -21,6 +21,7 @@ from prunus.benchmark.refusals import EngineRefusal
 from prunus.benchmark.sessions import Setting
 from prunus.benchmark.timing import LEAST_ROUNDS, ratio_of_rounds, time_interleaved
 from prunus.errors import PrunusWarning, UnsupportedError
+from prunus.runtime.cpu import describe
 
 ERROR = 1e-4  # in fp32: largest difference over largest output, against onnxruntime
 INT8_PEERS = ("onnxruntime", "openvino")
@@ -33,17 +34,20 @@ class NotSupported(Exception):
 
 @dataclass(frozen=True)
 class Case:
-    """One network with its zeros, precision and threads. options: of the zoo's builder, as pairs."""
+    """One network (or none) with its zeros, precision and threads. sparsity: None where the scheme says it, as of n:m.
+    options: of the zoo's builder, as pairs.
+    """
 
-    network: str
+    network: str | None
     scheme: str | None
-    sparsity: float
+    sparsity: float | None
     threads: int
     precision: str = "fp32"
     peers: tuple[str, ...] = ()
     options: tuple[tuple[str, int], ...] = ()
 
     def model(self) -> onnx.ModelProto:
+        assert self.network is not None, "this kind of row runs no network"
         return networks.sparse(self.network, self.scheme, self.sparsity, **dict(self.options))
 
 
@@ -185,10 +189,35 @@ def memory(case: Case, time_s: float) -> Row:
     return {"value": round(used / (size + arena), 4), "used": used, "artefact": size, "arena": arena}
 
 
+def scaling(case: Case, time_s: float) -> Row:
+    """How many times as fast a session is on the case's threads as one on a single thread, in turns."""
+    model = case.model()
+    x = networks.feeds(model, 0)
+    alone, _ = compile_case(replace(case, threads=1), model)
+    together, _ = compile_case(case, model)
+    calls = {"1 thread": lambda: alone.run(None, x), "prunus": lambda: together.run(None, x)}
+    times = time_interleaved(calls, time_s, min(1.0, time_s))
+    ratio = ratio_of_rounds(times["prunus"].rounds, times["1 thread"].rounds)
+    return {
+        "ms": {name: round(t.median_s * 1e3, 4) for name, t in times.items()},
+        "value": round(ratio.median, 3), "quartiles": [round(ratio.lower, 3), round(ratio.upper, 3)],
+    }  # fmt: skip
+
+
+def barrier_cost(case: Case, time_s: float) -> Row:
+    """What a job costs beyond its tasks on two spinning threads, in microseconds."""
+    if describe().physical_cores < 2:
+        raise NotSupported("one core: two threads can't spin")
+    return barrier.measure(time_s)
+
+
 def _zeros(model: onnx.ModelProto) -> float:
     """Fraction of zeros over all weights of layers."""
     weights = [onnx.numpy_helper.to_array(t) for t in model.graph.initializer if len(t.dims) > 1]
     return 1 - sum(int(np.count_nonzero(w)) for w in weights) / sum(w.size for w in weights)
 
 
-KINDS = {"race": race, "peak": peak, "csr": against_csr, "compile": compile_time, "memory": memory}
+KINDS = {
+    "race": race, "peak": peak, "csr": against_csr, "compile": compile_time, "memory": memory, "scaling": scaling,
+    "barrier": barrier_cost,
+}  # fmt: skip

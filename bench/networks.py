@@ -15,7 +15,7 @@ from prunus.runtime.cpu import describe
 CALIBRATION = 8  # random inputs; the weights are random, so images would say no more
 
 
-def sparse(network: str, scheme: str | None, sparsity: float, **options: Any) -> onnx.ModelProto:
+def sparse(network: str, scheme: str | None, sparsity: float | None, **options: Any) -> onnx.ModelProto:
     """A zoo network, pruned but for its first convolution; `options` go to the builder. No scheme: dense.
 
     Pruned weights are scaled to the norm that they had: activations would fade from layer to layer, and outputs that

@@ -1,19 +1,19 @@
-"""Tables of the README from committed results, without measuring anything.
+"""Tables and plots of the documents from committed results, without measuring anything.
 
-    python -m bench.report            # rewrites what is between the README's markers
-    python -m bench.report --check    # exit status 1 where that would change it
+    python -m bench.report            # rewrites what is between the markers of DOCUMENTS, and draws docs/curves.svg
+    python -m bench.report --check    # exit status 1 where a table would change
 
 A table is between `<!-- table:NAME -->` and `<!-- /table -->`.
 """
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench import goals, store
+from bench import curves, engines, goals, store
 
-README = store.ROOT / "README.md"
+DOCUMENTS = (store.ROOT / "README.md", store.ROOT / "docs" / "benchmarks.md")
 
 
 def goals_table(rows: list[store.Row]) -> str:
@@ -36,9 +36,7 @@ def goals_table(rows: list[store.Row]) -> str:
             )  # fmt: skip
     if not shown:
         return "Not measured yet: `python -m bench.goals`."
-    machines = dict.fromkeys(f"{store.machine_text(row)}; {row['date'][:10]}, {row['commit']}" for row in shown)
-    missing = dict.fromkeys(text for row in shown for text in row.get("left_out", {}).values())
-    notes = [f"Measured on {text}." for text in machines] + [f"Left out: {text}." for text in missing]
+    notes = _machines(shown) + _left_out(shown)
     notes += dict.fromkeys(f"Not supported here: {row['unsupported']}." for row in shown if "unsupported" in row)
     return "\n".join([*lines, "", *notes])
 
@@ -54,7 +52,100 @@ def _spread(limit: goals.Limit, row: store.Row) -> str:
     return "" if lower is None else f"({lower:.2f} to {upper:.2f})"
 
 
-TABLES: Mapping[str, Callable[[], str]] = {"goals": lambda: goals_table(store.read(goals.RESULTS))}
+def engines_table(rows: list[store.Row]) -> str:
+    """Each engine's milliseconds and Prunus beside it, a column per row of results of one machine."""
+    cases = engines.cases()
+    found = store.of_one_machine((row for row in rows if not row["quick"]), lambda row: set(cases))
+    keys = [key for key in cases if key in found]
+    if not keys:
+        return "Not measured yet: `python -m bench.engines`."
+    names = [name for name in engines.ENGINES if any(name in found[key].get("ms", {}) for key in keys)]
+    lines = ["| engine | " + " | ".join(key.replace("1 threads", "1 thread") for key in keys) + " |"]
+    lines.append("|---" * (1 + len(keys)) + "|")
+    for name in names:
+        lines.append(f"| {name} | " + " | ".join(_beside(found[key], name) for key in keys) + " |")
+    shown = [found[key] for key in keys]
+    notes = _machines(shown) + _left_out(shown)
+    notes += [f"Failed: {key}: {found[key]['failure']}." for key in keys if "failure" in found[key]]
+    return "\n".join([*lines, "", *notes])
+
+
+def _beside(row: store.Row, engine: str) -> str:
+    """Milliseconds of an engine, and how many times as fast Prunus is."""
+    if engine not in row.get("ms", {}):
+        return "-"
+    ms = f"{row['ms'][engine]:.1f} ms"
+    if engine == "prunus":
+        return f"**{ms}**"
+    lower, median, upper = row["ratios"][engine]
+    return f"{ms}, **{median:.2f}** ({lower:.2f} to {upper:.2f})"
+
+
+def schemes_table(rows: list[store.Row]) -> str:
+    """The bars of the curves' first panel, fastest first."""
+    shown = [row for row in curves.shown(rows) if row["panel"] == "schemes"]
+    if not shown:
+        return "Not measured yet: `python -m bench.curves`."
+    lines = [
+        "| scheme | zeros of all weights | Prunus, ms | onnxruntime, ms | times as fast |",
+        "|---|---|---|---|---|",
+    ]
+    for row in sorted(shown, key=lambda row: float(row["ms"]["prunus"])):
+        own, other = row["ms"]["prunus"], row["ms"]["onnxruntime"]
+        ratio = row["ratios"]["onnxruntime"][1] if "ratios" in row else other / own
+        lines.append(f"| {row['scheme']} | {row['zeros']:.0%} | {own:.2f} | {other:.2f} | **{ratio:.2f}** |")
+    return "\n".join([*lines, "", *_machines(shown)])
+
+
+def accuracy_table(rows: list[store.Row]) -> str:
+    """Each network in each precision; of several trainings the mean. The newest rows of a network count."""
+    groups: dict[tuple[str, str, str], dict[object, store.Row]] = {}
+    for row in rows:
+        way = row["network"], row["precision"], row["method"]
+        groups.setdefault(way, {})[row.get("seed")] = row
+    if not groups:
+        return "Not measured yet: `python -m bench.accuracy`."
+    lines = ["| network | precision | images | same answer as fp32 | relative error | points of accuracy lost |"]
+    lines.append("|---|---|---|---|---|---|")
+    for (network, precision, method), found in groups.items():
+        newest = list(found.values())
+        cells = [
+            f"{_mean(newest, 'agreement', 100):.1f} %" if "agreement" in newest[0] else "-",
+            f"{_mean(newest, 'relative_error'):.3f}" if "relative_error" in newest[0] else "-",
+            f"{_mean(newest, 'points_lost'):.2f} of {_mean(newest, 'accuracy_fp32', 100):.2f}"
+            if "points_lost" in newest[0]
+            else "-",
+        ]
+        how = f"{precision} ({method})" if method else precision
+        lines.append(f"| {network} | {how} | {newest[0]['images']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _mean(rows: list[store.Row], name: str, scale: float = 1.0) -> float:
+    return scale * sum(float(row[name]) for row in rows) / len(rows)
+
+
+def _machines(rows: list[store.Row]) -> list[str]:
+    """A line on each machine and commit; the first rows of curves said less."""
+    texts = (
+        f"{store.machine_text(row)}; {row['date'][:10]}, {row['commit']}"
+        if "commit" in row
+        else f"{row['machine']['name']} ({row['machine']['target']}, {row['machine']['cores']} cores); {row['date']}"
+        for row in rows
+    )
+    return [f"Measured on {text}." for text in dict.fromkeys(texts)]
+
+
+def _left_out(rows: list[store.Row]) -> list[str]:
+    return [f"Left out: {text}." for text in dict.fromkeys(t for row in rows for t in row.get("left_out", {}).values())]
+
+
+TABLES: Mapping[str, Callable[[], str]] = {
+    "goals": lambda: goals_table(store.read(goals.RESULTS)),
+    "engines": lambda: engines_table(store.read(engines.RESULTS)),
+    "schemes": lambda: schemes_table(store.read(curves.RESULTS)),
+    "accuracy": lambda: accuracy_table(store.read(store.RESULTS / "accuracy.jsonl")),
+}
 
 
 def fill(text: str, tables: Mapping[str, Callable[[], str]] = TABLES) -> str:
@@ -69,15 +160,21 @@ def fill(text: str, tables: Mapping[str, Callable[[], str]] = TABLES) -> str:
     return text
 
 
-def main(readme: Path = README) -> int:
+def main(documents: Sequence[Path] = DOCUMENTS) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="change nothing, say whether the README is up to date")
+    parser.add_argument("--check", action="store_true", help="change nothing, say whether the tables are up to date")
     arguments = parser.parse_args()
-    before = readme.read_text()
-    after = fill(before)
+    stale = False
+    for document in documents:
+        before = document.read_text()
+        after = fill(before)
+        stale |= before != after
+        if not arguments.check and before != after:
+            document.write_text(after)
     if arguments.check:
-        return int(before != after)
-    readme.write_text(after)
+        return int(stale)
+    if points := curves.shown(store.read(curves.RESULTS)):
+        curves.draw(points)
     return 0
 
 

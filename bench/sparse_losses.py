@@ -85,9 +85,9 @@ def measure(
         best = [np.inf] * len(runs)
         for _ in range(ROUNDS):
             for i, run in enumerate(runs):
-                times = np.zeros(len(run.plan.owners), np.int64)
+                times = np.zeros(len(run.plan.slots), np.int64)
                 run.run(pool, run.plan.stages[0], ports, times)
-                convs = np.array(run.plan.owners) == len(lone.inputs)
+                convs = np.array([slot.op for slot in run.plan.slots]) == len(lone.inputs)
                 best[i] = min(best[i], float(times[convs].sum()) * 1e-6)
         yield {
             "layer": node.name, "x": values[node.inputs[0]].shape, "y": values[node.outputs[0]].shape,

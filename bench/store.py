@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,7 +14,9 @@ from prunus.runtime.cpu import describe
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results"
-ENGINE_PACKAGES = ("onnxruntime", "openvino", "ncnn", "MNN", "ai-edge-litert", "torch", "scipy", "deepsparse")
+ENGINE_PACKAGES = (
+    "onnxruntime", "openvino", "ncnn", "MNN", "ai-edge-litert", "torch", "scipy", "apache-tvm", "deepsparse",
+)  # fmt: skip
 
 Row = dict[str, Any]
 
@@ -44,9 +46,23 @@ def latest(rows: Iterable[Row]) -> dict[str, Row]:
     return found
 
 
+def of_one_machine(rows: Iterable[Row], wanted: Callable[[Row], set[str]]) -> dict[str, Row]:
+    """The last row of each key that one machine has: the newest machine with all keys that are wanted of it, or where
+    none is complete the one that lacks fewest. `wanted`: from a row of a machine to keys. Of no rows none.
+    """
+    by_machine: dict[str, list[Row]] = {}
+    for row in rows:
+        machine = json.dumps(row["machine"], sort_keys=True)
+        by_machine[machine] = [*by_machine.pop(machine, []), row]  # the one measured last is last
+    sets = [latest(group) for group in by_machine.values()]
+    lacks = [len(wanted(group[-1]) - set(found)) for group, found in zip(by_machine.values(), sets, strict=True)]
+    return min(zip(lacks, range(0, -len(sets), -1), sets, strict=True), key=lambda s: s[:2])[2] if sets else {}
+
+
 def is_measured(rows: Iterable[Row], key: str, commit: str) -> bool:
     """Is there a full measurement of `key` at `commit`? Quick ones and failures don't count."""
-    return any(r["key"] == key and r["commit"] == commit and not r["quick"] and "failure" not in r for r in rows)
+    found = (row for row in rows if (row.get("key"), row.get("commit")) == (key, commit))
+    return any(not row["quick"] and "failure" not in row for row in found)
 
 
 def commit() -> str:

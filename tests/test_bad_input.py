@@ -227,6 +227,8 @@ MODELS: dict[str, Bad] = {
     "negative threads": Bad(lambda: GOOD, TargetError, ("threads=-2",), {"threads": -2}),
     "threads that are no number": Bad(lambda: GOOD, TargetError, ("threads='two'",), {"threads": "two"}),
     "threads as a fraction": Bad(lambda: GOOD, TargetError, ("threads=1.5",), {"threads": 1.5}),
+    "no streams": Bad(lambda: GOOD, TargetError, ("streams=0",), {"streams": 0}),
+    "streams that are no number": Bad(lambda: GOOD, TargetError, ("streams='two'",), {"streams": "two"}),
     "compiler that isn't there": Bad(lambda: GOOD, ToolchainError, ("'/no/such/cc'",), {"cc": "/no/such/cc"}),
     "compiler that fails": Bad(lambda: GOOD, ToolchainError, ("false",), {"cc": "false"}),
 }  # fmt: skip
@@ -349,11 +351,12 @@ def test_errors_are_what_a_caller_expects() -> None:
     assert issubclass(OutputError, OSError)
 
 
-def test_threads_of_a_loaded_artefact(tmp_path: Path) -> None:
+def test_threads_and_streams_of_a_loaded_artefact(tmp_path: Path) -> None:
     prunus.compile(residual(), tune="off").save(tmp_path / "net.prunus")
-    for threads in (0, -1, "two"):
-        with pytest.raises(TargetError, match="threads="):
-            prunus.load(tmp_path / "net.prunus", threads=threads)  # type: ignore[arg-type]
+    for count in (0, -1, "two"):
+        for option in ("threads", "streams"):
+            with pytest.raises(TargetError, match=f"{option}="):
+                prunus.load(tmp_path / "net.prunus", **{option: count})  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -396,6 +399,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "compile good.onnx --tune max": ("max", "fast"),
     "compile good.onnx --threads 0": ("--threads", "1"),
     "compile good.onnx --threads two": ("--threads", "integer"),
+    "benchmark good.onnx --streams 0": ("--streams", "1"),
     "compile good.onnx --input-shape x=1,3": ("x", "4"),
     "compile good.onnx --input-shape x=1,three": ("x=1,three",),
     "compile good.onnx --input-shape y=1,3,4,4": ("'y'", "x"),

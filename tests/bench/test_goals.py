@@ -8,9 +8,10 @@ import numpy as np
 import onnx
 import pytest
 from bench.goals import Goal, Limit, marks
+from bench.measure import KINDS
 from bench.zoo import ZOO
 
-from bench import csr, goals, report, store
+from bench import barrier, csr, goals, report, store
 from prunus.benchmark.engines import ENGINES, OnnxRuntime, missing, open_engine
 from prunus.benchmark.sessions import Setting
 
@@ -46,8 +47,22 @@ def test_values_have_bounds_on_either_side() -> None:
 def test_goals_are_told_apart_and_name_engines_and_networks() -> None:
     assert len({g.name for g in goals.GOALS}) == len(goals.GOALS)
     for g in goals.GOALS:
-        assert g.network in ZOO and set(g.peers) <= set(ENGINES)
+        assert (g.network is None or g.network in ZOO) and g.kind in KINDS and set(g.peers) <= set(ENGINES)
         assert all(x.against in ("best", "value", *g.peers) and (x.least is None) != (x.most is None) for x in g.limits)
+
+
+def test_goals_about_one_number_of_threads_run_once() -> None:
+    fixed, free = Goal("barrier", None, None, 0.0, (), threads=2), goal()
+    assert [fixed.runs_on(asked) for asked in ([1, 2], [2], [1])] == [[2], [2], []]
+    assert free.runs_on([1, 2]) == [1, 2]
+    assert fixed.name == "barrier"
+
+
+def test_a_job_costs_something() -> None:
+    """The row has what the limits and the table read; how much it is depends on who else runs."""
+    row = barrier.measure(0.0)
+    assert row["quartiles"][0] <= row["value"] <= row["quartiles"][1]
+    assert row["task_us"] > 0
 
 
 def result(key: str, commit: str = "abc", quick: bool = False, **more: Any) -> dict[str, Any]:
@@ -91,9 +106,15 @@ def test_fill_changes_what_is_between_markers_only() -> None:
     assert report.fill(filled, {"one": lambda: "new"}) == filled
 
 
-def test_readme_says_what_the_results_say() -> None:
-    text = report.README.read_text()
+@pytest.mark.parametrize("document", report.DOCUMENTS, ids=lambda path: path.name)
+def test_documents_say_what_the_results_say(document: Path) -> None:
+    text = document.read_text()
     assert report.fill(text) == text
+
+
+def test_every_table_is_shown_somewhere() -> None:
+    text = "".join(document.read_text() for document in report.DOCUMENTS)
+    assert all(f"<!-- table:{name} -->" in text for name in report.TABLES)
 
 
 @pytest.mark.parametrize(("kernel", "stride", "pad"), [(1, 1, 0), (3, 1, 1), (3, 2, 1), (5, 2, 0)])

@@ -1,6 +1,7 @@
 """The race: the list of engines, agreement before timing, ratios, and what is left out."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, final
 
@@ -29,7 +30,10 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "model.onnx"
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+SLOW = ("torch-compile",)  # C++ compilations
+
+
+@pytest.mark.parametrize("engine", [pytest.param(e, marks=pytest.mark.slow) if e in SLOW else e for e in ENGINES])
 def test_every_engine_gives_the_same(engine: str, model: Path) -> None:
     if absent := missing(engine):
         pytest.skip(str(absent))
@@ -49,7 +53,30 @@ def test_every_engine_gives_the_same(engine: str, model: Path) -> None:
     np.testing.assert_allclose(own[0], expected[0], atol=0.05 if engine.endswith("bf16") else 1e-5)
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_engine_takes_several_callers_or_says_no(engine: str, model: Path) -> None:
+    if absent := missing(engine):
+        pytest.skip(str(absent))
+    ports = onnx_inputs(model)
+    shapes = resolve_shapes(ports, {})
+    setting = Setting(1, shapes, tune="off", streams=3)
+    if not ENGINES[engine].streams:
+        with pytest.raises(EngineRefusal, match=rf"{engine}: model\.onnx.*3 streams"):
+            open_engine(engine, model, setting)
+        return
+    feeds = [random_feeds(ports, shapes, seed) for seed in range(12)]
+    expected = [OnnxRuntime(model, Setting(1)).run(x)[0] for x in feeds]
+    try:
+        opened = open_engine(engine, model, setting)
+    except EngineRefusal as refusal:
+        pytest.skip(str(refusal))  # of a precision that this CPU hasn't got
+    with ThreadPoolExecutor(4) as callers:
+        found = list(callers.map(opened.run, feeds))
+    for own, right in zip(found, expected, strict=True):
+        np.testing.assert_allclose(own[0], right, atol=0.05 if engine.endswith("bf16") else 1e-5)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino", "torch", "torch-compile"])
 def test_refusals_are_one_line(engine: str, tmp_path: Path) -> None:
     if absent := missing(engine):
         pytest.skip(str(absent))
@@ -137,6 +164,17 @@ def test_networks_of_other_inputs_side_by_side(model: Path, tmp_path: Path) -> N
     result = benchmark([model, tmp_path / "two.onnx"], ["onnxruntime", "prunus"], setting, footprints=False, **QUICK)
     assert result.mismatches == ()
     assert len(result.rows) == 4
+
+
+def test_race_of_streams_leaves_out_who_takes_one_call(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENGINES, "quince", EngineKind((), Wrong))  # type: ignore[arg-type]
+    setting = Setting(1, tune="off", streams=2)
+    result = benchmark([model], ["prunus", "quince", "onnxruntime"], setting, footprints=False, **QUICK)
+    assert [row.engine for row in result.rows] == ["prunus", "onnxruntime"]
+    assert any("quince" in note and "2 streams" in note for note in result.notes)
+    assert result.streams == 2
+    for row in result.rows:
+        assert row.per_second is not None and row.per_second > 0
 
 
 def test_footprint_of_a_model_that_fails_is_none(tmp_path: Path) -> None:

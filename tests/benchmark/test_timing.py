@@ -1,6 +1,7 @@
 """Who takes turns when, and what the statistics say."""
 
 import gc
+import threading
 import time
 from collections import Counter
 
@@ -55,6 +56,22 @@ def test_interleaved() -> None:
     assert collecting == {True, False}  # on in the warm-up only
     turns = [name for i, name in enumerate(log) if i == 0 or log[i - 1] != name]
     assert len(turns) > LEAST_ROUNDS, "turns alternate"
+
+
+def test_callers_run_at_the_same_time() -> None:
+    """A round's time per inference is that of all callers together; calls are timed one by one."""
+    meeting = threading.Barrier(2, timeout=60)  # broken where calls come one after the other
+    found = time_interleaved({"a": meeting.wait}, time_s=0.0, warmup_s=0.0, pause_s=0.0, callers=2)
+    assert len(found["a"].calls) >= 2 * len(found["a"].rounds)
+
+    def slow() -> None:
+        time.sleep(0.06)
+
+    found = time_interleaved({"a": slow}, time_s=0.0, warmup_s=0.0, pause_s=0.0, callers=3)
+    assert found["a"].min_s >= 0.06
+    assert len(found["a"].calls) == 3 * LEAST_ROUNDS
+    assert found["a"].rounds.min() >= 0.06 / 3
+    assert found["a"].per_second == pytest.approx(1 / np.median(found["a"].rounds))
 
 
 def test_garbage_collector_is_back_after_a_failure() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from prunus.cli.output import Printer, plain
+from prunus.compiler.watch import Tuning
 from prunus.errors import OutputError
 
 
@@ -50,6 +51,11 @@ def test_progress_goes_to_stderr_as_plain_lines(
         step("at once another")
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == ("", "work: one\n")
+    with Printer().progress("work") as step:
+        monkeypatch.setattr("time.monotonic", lambda clock=time.monotonic: clock() + 6)
+        step(Tuning("conv1", 1, 9, 4, 3, "rows 1x1", 0.25, 2.0))
+    line = "work: layer 2 of 9, conv1: rows 1x1 0.250 ms, 2.00 times as fast as the first of 3; measuring 4 more"
+    assert capsys.readouterr().err == line + "\n"
     with Printer(quiet=True).progress("work") as step:
         step("one")
     assert capsys.readouterr().err == ""

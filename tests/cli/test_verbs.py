@@ -127,8 +127,20 @@ def test_profile_passes_shapes_and_shows_rows(
     )
 
 
+def test_benchmark_of_several_streams(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = (
+        "benchmark model.onnx --engines prunus,onnxruntime --threads 1 --streams 2 -t 0 -w 0 --tune off --json b.json"
+    )
+    assert run(command.split()) == DONE
+    printed = capsys.readouterr().out
+    assert "inferences/s" in printed and "2 callers" in printed
+    result = json.loads((folder / "b.json").read_text())["result"]
+    assert (result["threads"], result["streams"]) == (1, 2)
+    assert all(row["per_second"] > 0 for row in result["rows"])
+
+
 def test_benchmark_mismatch_is_no(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    result = Result("b m", 1, None, (Row("a", "m", error=0.5),), ("output mismatch: a m",), ())
+    result = Result("b m", 1, 1, None, (Row("a", "m", error=0.5),), ("output mismatch: a m",), ())
     monkeypatch.setattr("prunus.benchmark.race.benchmark", lambda *a, **k: result)
     assert run(["benchmark", "m.onnx", "-q"]) == NO
     assert run(["benchmark", "m.onnx"]) == NO

@@ -9,6 +9,7 @@ import prunus
 from prunus.compiler.choice import Choice, LayerShape, candidates, examine
 from prunus.compiler.neighbours import neighbours
 from prunus.compiler.schedule import refusal, schedule_text
+from prunus.compiler.watch import Tuning
 from prunus.kernels.isa import ISAS, Isa
 from tests.runtime.networks import Net, assert_agrees, feeds_for, onnxruntime_run
 
@@ -54,10 +55,17 @@ def test_full_measures_more_and_remembers(tmp_path: Path, monkeypatch: pytest.Mo
     net = Net({"x": (1, 64, 9, 9)})
     net.constant(matrix("columns")[:, :64].reshape(64, 64, 1, 1))
     model = net.model(net.add("Relu", net.add("Conv", "x", "w0")))
-    steps: list[str] = []
+    steps: list[object] = []
     fast = prunus.compile(model, threads=1, tune="fast")
     full = prunus.compile(model, threads=1, tune="full", progress=steps.append)
-    assert any("step 1" in step for step in steps)
+    said = [step for step in steps if isinstance(step, Tuning)]
+    assert [(step.decided, step.tried > 0) for step in (said[0], said[1], said[-1])] == [
+        (False, False), (False, True), (True, True),
+    ]  # fmt: skip
+    assert {(step.index, step.layers) for step in said} == {(0, 1)}
+    assert said[-1].choice is not None and f"{said[-1].ms:.3f} ms" in full.explain()[-1].reason
+    assert said[-1].tried == 1 + len(full.explain()[-1].refused) >= said[0].measuring + said[1].measuring
+    assert all(step.gain is None or step.gain >= 1 for step in said)
     tried = [len(session.explain()[-1].refused) for session in (fast, full)]
     assert tried[1] > tried[0]
     again = prunus.compile(model, threads=1, tune="full")

@@ -66,6 +66,23 @@ def test_int8_is_near(method: str) -> None:
     np.testing.assert_allclose(session.run(None, three)[0][:2], session.run(None, feeds)[0], rtol=1e-5)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_batches_in_turn(tmp_path: Path, precision: str, threads: int) -> None:
+    """Each batch size is planned anew, with or without the model, and an image's output doesn't depend on others."""
+    calibration = batches() if precision == "int8" else None
+    made = prunus.compile(network(), precision=precision, calibration=calibration, tune="off", threads=threads)
+    made.save(tmp_path / "net.prunus")
+    x = np.concatenate([feeds["x"] for feeds in batches(4, seed=9)])
+    alone = np.concatenate([made.run(None, {"x": image[None]})[0] for image in x])
+    assert error(alone, exact(network(), {"x": x})) < 0.03
+    single = made.memory()["arena"]
+    for session in (made, prunus.load(tmp_path / "net.prunus", threads=threads)):
+        for batch in (1, 8, 1, 3):
+            np.testing.assert_array_equal(session.run(None, {"x": x[:batch]})[0], alone[:batch])
+            assert session.memory()["arena"] <= batch * single
+
+
 def test_fixed_batch_takes_larger_calibration_batches() -> None:
     session = prunus.compile(network(1), precision="int8", calibration=batches(), tune="off")
     assert session.get_inputs()[0].shape[0] == 1

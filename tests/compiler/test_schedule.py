@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from prunus.compiler.choice import Choice
 from prunus.compiler.compile import compile
-from prunus.compiler.schedule import check_layers, refusal, schedule_text
+from prunus.compiler.schedule import Schedule, check_layers, refusal, schedule_text
 from prunus.compiler.tune import layer_shapes
 from prunus.errors import ScheduleError
 from prunus.graph.read import read
@@ -71,7 +71,7 @@ def test_whatever_is_not_refused_computes_the_same(name: str, choice: Choice, th
     if not fits:
         return
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("prunus.compiler.compile.read_schedule", lambda *_: fits)
+        patch.setattr("prunus.compiler.compile.read_schedule", lambda *_: Schedule(fits, ()))
         session = compile(model, threads=threads, tune="off", schedule="given")
     pinned = [row for row in session.explain() if row.reason == "pinned by the schedule"]
     assert len(pinned) == len(fits)

@@ -379,6 +379,26 @@ def concatenations_that_share() -> onnx.ModelProto:
 
 
 @structure
+def one_row_with_padding() -> onnx.ModelProto:
+    """A single row of a single channel, behind which a reader expects zeros."""
+    net = Net({"x": (1, 1, 1, 2)})
+    weight = net.constant(np.array([0.5, -0.5], np.float32).reshape(1, 1, 2, 1))
+    return net.model(net.add("ConvTranspose", net.add("Abs", "x"), weight, strides=[2, 1], output_padding=[1, 0]))
+
+
+@structure
+def vector_as_one_row() -> onnx.ModelProto:
+    """A vector that fills cache lines, read as a row of one channel with zeros behind that aren't there."""
+    net = Net({"x": (1, 5)})
+    hidden = [net.add("Gemm", "x", net.weight(5, 16, zeros=0), net.weight(16, zeros=0)) for _ in range(3)]
+    made = []
+    for vector in hidden:
+        row = net.add("Reshape", vector, ints(net, 1, 1, 1, 16))
+        made.append(net.add("Conv", row, net.weight(2, 1, 1, 2, zeros=0), pads=[0, 0, 0, 1]))
+    return net.model(*made, *hidden)
+
+
+@structure
 def dropout_with_a_mask() -> onnx.ModelProto:
     """At inference the mask keeps everything."""
     net = Net({"x": (1, 2, 3, 5)})

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from onnx import helper
 
 from prunus.compiler import choice, tune
 from prunus.compiler.compile import compile
@@ -24,7 +25,7 @@ ISA = isa_of(describe().best_target or "x86-64")
 Shape = tuple[int, int, int]  # channels, height, width
 ZEROS = ("", "", "unstructured", "filter", "channel", "block-row:4x8", "block-column:4x8", "bcr:4x16", "punched:4x4")
 SIMPLE = ("Relu", "Sigmoid", "Tanh", "HardSwish", "LeakyRelu", "Identity", "Neg")
-LAYERS = ("conv", "conv", "conv", "transpose", "pool", "pool", "simple", "norm", "pad", "slice")
+LAYERS = ("conv", "conv", "conv", "transpose", "pool", "pool", "simple", "norm", "pad", "slice", "split")
 JOINS = ("add", "concat", "mul")
 
 
@@ -142,11 +143,23 @@ class Growing:
         sizes[axis] = -(-(shape[axis] - start) // step)
         self.add(out, (sizes[0], sizes[1], sizes[2]))
 
+    def split(self, x: str, shape: Shape) -> None:
+        first = self.number(0, shape[0])
+        if not 0 < first < shape[0]:
+            return
+        names = [f"{x}.{len(self.net.nodes)}.{side}" for side in "ab"]
+        sizes = [first, shape[0] - first]
+        self.net.nodes.append(helper.make_node("Split", [x, ints(self.net, *sizes)], names, name=names[0], axis=1))
+        for name, size in zip(names, sizes, strict=True):
+            self.add(name, (size, *shape[1:]))
+
     def join(self, kind: str, x: str, shape: Shape) -> None:
         """With another value that fits."""
         if kind == "concat":
-            other, its = self.one_of(*(v for v in self.values if v[1][1:] == shape[1:]))
-            self.add(self.net.add("Concat", x, other, axis=1), (shape[0] + its[0], *shape[1:]))
+            alike = [v for v in self.values if v[1][1:] == shape[1:]]
+            dense = self.one_of(True, False, False)  # all there is, as in a dense block
+            names, shapes = zip(*(alike[-6:] if dense else [(x, shape), self.one_of(*alike)]), strict=True)
+            self.add(self.net.add("Concat", *names, axis=1), (sum(its[0] for its in shapes), *shape[1:]))
             return
         fits = [name for name, its in self.values if its == shape or (kind == "mul" and its == (shape[0], 1, 1))]
         self.add(self.net.add("Add" if kind == "add" else "Mul", x, self.one_of(*fits)), shape)

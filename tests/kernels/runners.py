@@ -87,22 +87,27 @@ class Program(Runner):
 
     @cache  # noqa: B019 - runners live as long as the test run
     def executable(self) -> Path:
-        """The driver, built once and kept with the kernel libraries."""
-        driver = (Path(__file__).parent / "driver.c").read_text()
-        texts = sources(self.isa) | {"driver.c": driver}
-        key = hashlib.sha256(repr((self.name, self.isa, self.flags, self.compiler, sorted(texts.items()))).encode())
-        path = cache_folder() / "tests" / f"driver-{key.hexdigest()[:24]}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):
-            if not path.exists():
-                with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-                    for name, text in texts.items():
-                        (Path(folder) / name).write_text(text)
-                    command = [*self.compiler.command, *self.compiler.arguments(self.isa), *toolchain.FLAGS]
-                    command += [*self.flags, f"-DVB={self.isa.vector_bytes}", "-I.", "driver.c", "-o", "driver", "-lm"]
-                    toolchain.run(command, Path(folder))
-                    (Path(folder) / "driver").replace(path)
-        return path
+        """The driver."""
+        return build("driver.c", self.isa, self.flags, self.compiler)
+
+
+def build(unit: str, isa: Isa, flags: tuple[str, ...], compiler: toolchain.Compiler) -> Path:
+    """The program of a C file of this folder, which may include the kernels' sources; built once and kept with the
+    kernel libraries."""
+    texts = sources(isa) | {unit: (Path(__file__).parent / unit).read_text()}
+    key = hashlib.sha256(repr((isa, flags, compiler, sorted(texts.items()))).encode())
+    path = cache_folder() / "tests" / f"{Path(unit).stem}-{key.hexdigest()[:24]}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+                for name, text in texts.items():
+                    (Path(folder) / name).write_text(text)
+                command = [*compiler.command, *compiler.arguments(isa), *toolchain.FLAGS, *flags]
+                command += [f"-DVB={isa.vector_bytes}", "-I.", unit, "-o", "program", "-lm"]
+                toolchain.run(command, Path(folder))
+                (Path(folder) / "program").replace(path)
+    return path
 
 
 def wide_on_this_cpu() -> Isa:
@@ -129,11 +134,23 @@ def runners() -> list[Runner]:
     return found
 
 
+def this_isa() -> Isa:
+    """The best ISA of this CPU."""
+    return isa_of(describe().best_target or "x86-64")
+
+
+def system_compiler() -> toolchain.Compiler | None:
+    """A compiler that comes with sanitizers; None where the system has none."""
+    cc = shutil.which("clang") or shutil.which("gcc") or shutil.which("cc")
+    return None if cc is None else toolchain.find(cc)
+
+
+def sanitizers(which: str) -> tuple[str, ...]:
+    """The flags of a build under `which` sanitizers; the first finding ends the program."""
+    return ("-g", "-O1", f"-fsanitize={which}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
+
+
 def sanitized() -> Runner | None:
     """The driver under AddressSanitizer and UndefinedBehaviorSanitizer, by a system compiler; None without one."""
-    cc = shutil.which("clang") or shutil.which("gcc") or shutil.which("cc")
-    if cc is None:
-        return None
-    flags = ("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
-    isa = isa_of(describe().best_target or "x86-64")
-    return Program("sanitizers", isa, (), flags, toolchain.find(cc))
+    compiler = system_compiler()
+    return compiler and Program("sanitizers", this_isa(), (), sanitizers("address,undefined"), compiler)

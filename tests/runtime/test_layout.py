@@ -80,6 +80,7 @@ def test_planar_without_margins_may_be_contiguous() -> None:
     assert planar((1, 1, 4, 4), 4, 0, 0, 0, 0).contiguous
     assert not planar((1, 2, 4, 8), 8, 0, 0, 0, 0).contiguous  # 32 pixels are an even number of lines
     assert not planar((1, 2, 4, 4), 5, 0, 0, 0, 1).contiguous
+    assert not planar((1, 1, 1, 4), 5, 0, 0, 0, 1).contiguous  # a reader wants a zero behind
 
 
 def test_strides_of_c_order() -> None:

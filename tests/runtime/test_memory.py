@@ -22,7 +22,7 @@ print(peak_bytes() - base, os.path.getsize(sys.argv[1]) + session.memory()["aren
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
-@pytest.mark.parametrize("scheme, bound", [(None, 1.3), ("block-column:8x64", 1.3), ("unstructured", 3.0)])
+@pytest.mark.parametrize("scheme, bound", [(None, 1.1), ("block-column:8x64", 1.3), ("unstructured", 1.9)])
 def test_peak_of_load_and_run(tmp_path: Path, scheme: str | None, bound: float) -> None:
     """So many times the artefact and the arena; unstructured zeros have an offset for every weight."""
     net = Net({"x": (1, 64, 40, 40)})
@@ -35,7 +35,7 @@ def test_peak_of_load_and_run(tmp_path: Path, scheme: str | None, bound: float) 
     assert path.stat().st_size > 10e6
     done = subprocess.run([sys.executable, "-c", LOAD, str(path)], capture_output=True, text=True, check=True)
     peak, held = (int(part) for part in done.stdout.split())
-    assert held * 0.5 < peak < bound * held + 4e6, "4 MB for numpy's own"
+    assert held * 0.5 < peak < bound * held + 1e6, "1 MB for numpy's own"
 
 
 def test_weights_are_views_of_the_file(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_addresses_are_inside(name: str, batch: int) -> None:
     made = program(name)
     plan = make_plan(made, batch)
     found = records(plan)
-    assert len(found) == len(plan.owners)
+    assert len(found) == len(plan.slots)
     ports = len(made.inputs) + len(made.outputs)
     for kind, fields in found:
         for key in ("x", "out", "residual", "other", "weights", "offsets", "groups", "calls", "mask", "bias"):
@@ -62,7 +62,8 @@ def test_stages_cover_all_records_in_order(name: str) -> None:
             assert stage.start == place < stage.end
             place = stage.end
     assert place == len(plan.records)
-    assert list(plan.owners) == sorted(plan.owners)
+    steps = [slot.op for slot in plan.slots]
+    assert steps == sorted(steps)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -71,8 +72,8 @@ def test_same_program_same_plan(name: str) -> None:
     first, second = make_plan(made, 2), make_plan(made, 2)
     np.testing.assert_array_equal(first.records, second.records)
     np.testing.assert_array_equal(first.tables, second.tables)
-    assert (first.arena, first.scratch, first.owners, first.layouts) == (
-        second.arena, second.scratch, second.owners, second.layouts,
+    assert (first.arena, first.scratch, first.slots, first.layouts) == (
+        second.arena, second.scratch, second.slots, second.layouts,
     )  # fmt: skip
 
 

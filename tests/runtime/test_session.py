@@ -167,7 +167,7 @@ FORK = """
 import os, sys
 import numpy as np
 import prunus
-session = prunus.load(sys.argv[1], threads=2)
+session = prunus.load(sys.argv[1], threads=2, streams=int(sys.argv[3]))
 x = np.load(sys.argv[2])
 wanted = session.run(None, {"x": x})[0]
 for _ in range(3):
@@ -181,11 +181,12 @@ for _ in range(3):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_runs_in_a_forked_child(tmp_path: Path) -> None:
+@pytest.mark.parametrize("streams", [1, 2])
+def test_runs_in_a_forked_child(streams: int, tmp_path: Path) -> None:
     model = residual()
     quick(model, 2).save(tmp_path / "net.prunus")
     np.save(tmp_path / "x.npy", feeds_for(model)["x"])
-    command = [sys.executable, "-c", FORK, str(tmp_path / "net.prunus"), str(tmp_path / "x.npy")]
+    command = [sys.executable, "-c", FORK, str(tmp_path / "net.prunus"), str(tmp_path / "x.npy"), str(streams)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -9,6 +9,7 @@ import resource
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
@@ -28,7 +29,7 @@ _MARK = "footprint:"
 class Footprint:
     """load_s: from the file to a session that is ready, without the import of the engine.
 
-    peak_bytes: most resident memory of the whole process after load and one run.
+    peak_bytes: most resident memory of the whole process after load and one run on each stream.
     base_bytes: what it had before the engine was imported (Python and numpy).
     """
 
@@ -77,7 +78,8 @@ def measure_here(engine: str, model: Path, setting: Setting, feeds: Feeds) -> Fo
     start = time.perf_counter()
     opened = open_engine(engine, model, setting)
     load_s = time.perf_counter() - start
-    opened.run(feeds)
+    with ThreadPoolExecutor(setting.streams) as callers:
+        list(callers.map(opened.run, [feeds] * setting.streams))
     return Footprint(load_s, peak_bytes(), base)
 
 

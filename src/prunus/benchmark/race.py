@@ -28,11 +28,13 @@ TOLERANCE = 1e-4  # largest difference over largest output that counts as agreem
 class Row:
     """What one engine did with one model; times are of one call, None where it wasn't timed.
 
+    per_second: inferences per second of all callers together.
+
     error: largest difference to the reference's outputs over its largest output; None for the
     reference itself and where there is nothing to compare with.
     ratio: how many times as fast as the baseline, paired within rounds.
     compile_s: Prunus's own compilation of an ONNX file; its load_s is then that of the artefact.
-    rounds_ms: median of each round, in order, for other statistics.
+    rounds_ms: per inference in each round, in order, for other statistics.
     """
 
     engine: str
@@ -40,6 +42,7 @@ class Row:
     median_ms: float | None = None
     p90_ms: float | None = None
     min_ms: float | None = None
+    per_second: float | None = None
     ratio: Ratio | None = None
     load_s: float | None = None
     compile_s: float | None = None
@@ -59,6 +62,7 @@ class Result:
 
     baseline: str
     threads: int
+    streams: int
     batch: int | None
     rows: tuple[Row, ...]
     mismatches: tuple[str, ...]
@@ -118,8 +122,9 @@ def benchmark(
 ) -> Result:
     """Race `engines` on `models` with random inputs of `seed`, the same for all.
 
-    `setting.shapes` and `batch` fill what the models leave open. Each engine gets as many threads;
-    `time_s` and `warmup_s` are per engine and model. `footprints`: measure load and memory too.
+    `setting.shapes` and `batch` fill what the models leave open. Each engine gets as many threads, and calls from
+    `setting.streams` callers at the same time; a ratio is then one of inferences per second. `time_s` and `warmup_s`
+    are per engine and model. `footprints`: measure load and memory too.
     An engine that isn't installed or refuses a model is left out with a note.
     Raises NotInstalled, EngineRefusal: none is left. FeedError: shapes. TargetError: no such
     engine. PrunusError: as `prunus.compile` and `prunus.load` do.
@@ -151,9 +156,9 @@ def benchmark(
         if footprints:
             prints = {c.label: _footprint(c, progress) for c in field}
         calls = {c.label: lambda c=c: c.opened.run(c.feeds) for c in field}
-        times = time_interleaved(calls, time_s, warmup_s, progress=progress)
+        times = time_interleaved(calls, time_s, warmup_s, progress=progress, callers=setting.streams)
     rows = [_row(c, base, errors.get(c.label), times, prints) for c in field]
-    return Result(base.label, setting.threads, batch, tuple(rows), tuple(mismatches), tuple(notes))
+    return Result(base.label, setting.threads, setting.streams, batch, tuple(rows), tuple(mismatches), tuple(notes))
 
 
 def _absent(engine: str, notes: list[str]) -> NotInstalled | None:
@@ -248,6 +253,7 @@ def _row(
             "median_ms": own.median_s * 1e3,
             "p90_ms": own.p90_s * 1e3,
             "min_ms": own.min_s * 1e3,
+            "per_second": own.per_second,
             "ratio": speed_ratio(own, times[base.label]),
             "rounds_ms": tuple(round(float(t) * 1e3, 6) for t in own.rounds),
         }

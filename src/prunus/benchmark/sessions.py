@@ -13,9 +13,10 @@ _MAGIC = b"PRUNUS\r\n"
 @final
 @dataclass(frozen=True)
 class Setting:
-    """How models are opened; all but `threads` and `shapes` matter to Prunus alone.
+    """How models are opened; all but `threads`, `shapes` and `streams` matter to Prunus alone.
 
-    shapes: of the inputs, by name, where the model leaves them open.
+    shapes: of the inputs, by name, where the model leaves them open. streams: callers at the same time, each with as
+    many threads.
     """
 
     threads: int
@@ -25,6 +26,7 @@ class Setting:
     tune: str = "fast"
     fallback: str | None = "onnxruntime"
     cc: str | None = None
+    streams: int = 1
 
 
 def is_artefact(path: Path) -> bool:
@@ -38,13 +40,13 @@ def is_artefact(path: Path) -> bool:
         return False  # opening it as a model says what is wrong with it
 
 
-def open_session(path: Path, setting: Setting, progress: Callable[[str], None] | None = None) -> Session:
+def open_session(path: Path, setting: Setting, progress: Callable[[object], None] | None = None) -> Session:
     """Load an artefact, or compile a model.
 
     Raises PrunusError: as `prunus.load` and `prunus.compile` do.
     """
     if is_artefact(path):
-        return load(path, setting.threads)
+        return load(path, setting.threads, setting.streams)
     from prunus.compiler.compile import compile
 
     return compile(
@@ -56,5 +58,6 @@ def open_session(path: Path, setting: Setting, progress: Callable[[str], None] |
         tune=setting.tune,
         fallback=setting.fallback,
         cc=setting.cc,
+        streams=setting.streams,
         progress=progress,
     )

@@ -33,6 +33,9 @@ def benchmark(
     time: Annotated[float, typer.Option("-t", "--time", min=0, help="Seconds timed per engine and model.")] = 5.0,
     warmup: Annotated[float, typer.Option("-w", "--warmup", min=0, help="Seconds before, per engine and model.")] = 1.0,
     threads: Threads = None,
+    streams: Annotated[
+        int, typer.Option("--streams", min=1, help="Callers at the same time, each with as many threads.")
+    ] = 1,
     batch_size: BatchSize = None,
     input_shape: InputShape = None,
     target: Target = None,
@@ -50,11 +53,12 @@ def benchmark(
     from prunus.benchmark.race import peer_ratios
     from prunus.benchmark.sessions import Setting
     from prunus.runtime.session import check_threads
+    from prunus.runtime.streams import check_streams
 
     printer = Printer(quiet, json)
     setting = Setting(
-        check_threads(threads), parse_shapes(input_shape) or {}, target, precision, tune,
-        None if strict else "onnxruntime", cc,
+        check_threads(threads, streams), parse_shapes(input_shape) or {}, target, precision, tune,
+        None if strict else "onnxruntime", cc, check_streams(streams),
     )  # fmt: skip
     names = [name.strip() for name in engines.split(",") if name.strip()]
     with printer.progress("benchmark") as step:
@@ -69,6 +73,7 @@ def benchmark(
     cells = [
         (
             row.engine, row.model, number(row.median_ms), number(row.p90_ms), number(row.min_ms),
+            number(row.per_second, 1),
             f"{row.ratio.median:.2f} ({row.ratio.lower:.2f}..{row.ratio.upper:.2f})"
             if row.ratio
             else "-",
@@ -79,12 +84,13 @@ def benchmark(
     ]  # fmt: skip
     printer.table(
         (
-            "engine", "model", "median ms", "p90 ms", "min ms", "times as fast (quartiles)",
+            "engine", "model", "median ms", "p90 ms", "min ms", "inferences/s", "times as fast (quartiles)",
             "load s", "compile s", "peak MB", "error",
         ),
         cells,
     )  # fmt: skip
-    printer.line(f"{result.threads} thread(s); times as fast: against {result.baseline}")
+    at_once = "" if result.streams == 1 else f", {result.streams} callers at the same time with as many each"
+    printer.line(f"{result.threads} thread(s){at_once}; times as fast: against {result.baseline}")
     for own, other, ratio in peer_ratios(result):
         printer.line(
             f"{own.model}: prunus is {ratio.median:.2f} times as fast as {other.engine} "

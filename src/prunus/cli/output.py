@@ -11,9 +11,9 @@ from typing import Any, final
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from prunus.cli.live import watching
 from prunus.runtime.atomic import write_atomically
 
 WIDE = 240  # columns where the output isn't a terminal: nothing is cut off
@@ -63,27 +63,19 @@ class Printer:
             write_atomically(self.json, text.encode())
 
     @contextmanager
-    def progress(self, what: str) -> Iterator[Callable[[str], None]]:
-        """A function that says which step of long work begins.
+    def progress(self, what: str) -> Iterator[Callable[[object], None]]:
+        """A function that says which step of long work begins, as `str` tells it.
 
-        On a terminal a bar with the time spent; else a plain line each 5 seconds at most.
+        On a terminal a bar with the time spent, and below it how the search for each layer's kernel goes (a `Tuning`);
+        else a plain line each 5 seconds at most.
         """
         if self.quiet:
             yield lambda step: None
-            return
-        if sys.stderr.isatty():
-            bar = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(20),
-                TimeElapsedColumn(),
-                console=console(sys.stderr),
-                transient=True,
-            )
-            with bar:
-                task = bar.add_task(what, total=None)
-                yield lambda step: bar.update(task, description=f"{what}: {step}")
-            return
-        yield _Lines(what)
+        elif sys.stderr.isatty():
+            with watching(what, console(sys.stderr)) as show:
+                yield show
+        else:
+            yield _Lines(what)
 
     @property
     def _silent(self) -> bool:
@@ -97,7 +89,7 @@ class _Lines:
     def __init__(self, what: str) -> None:
         self.what, self.last = what, time.monotonic()
 
-    def __call__(self, step: str) -> None:
+    def __call__(self, step: object) -> None:
         now = time.monotonic()
         if now - self.last >= 5:
             self.last = now

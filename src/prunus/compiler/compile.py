@@ -2,15 +2,17 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import onnx
 
+from prunus.compiler.chains import Bench, find_chains
 from prunus.compiler.latency import Latencies, Place
 from prunus.compiler.lowering import Lowering, Wish
-from prunus.compiler.schedule import check_layers, read_schedule
+from prunus.compiler.schedule import Schedule, chains_of, check_layers, read_schedule
 from prunus.compiler.translate import Layer, translate
 from prunus.compiler.tune import Tuner, layer_shapes
 from prunus.errors import FeedError, SchemeError, TargetError
@@ -21,6 +23,7 @@ from prunus.kernels.library import cache_folder, isa_for, kernel_library
 from prunus.runtime.artefact import pack
 from prunus.runtime.cpu import Cpu, describe
 from prunus.runtime.session import Session, check_threads
+from prunus.runtime.streams import check_streams
 from prunus.sparsity.check import check
 from prunus.sparsity.detect import detect
 from prunus.sparsity.scheme import Scheme, parse
@@ -44,12 +47,15 @@ def compile(  # the contract's name; shadows the built-in here only
     calibration_method: str = "mse",
     error_budget: float | None = None,
     schedule: str | Path | None = None,
-    progress: Callable[[str], None] | None = None,
+    streams: int = 1,
+    progress: Callable[[object], None] | None = None,
 ) -> Session:
     """Compile a model for this CPU (or `target`, which this CPU must run) and return a session.
 
-    `progress` is called with the name of each layer as it is tuned. `cc`: the C compiler's command. `schedule`: a file
-    as `schedule_text` gives it; its layers are computed as it says, and not measured.
+    `progress` is called with what begins and what was found, as `str` tells it: a `Tuning` per step of the search, the
+    name of a layer as mixed precision looks at it. `cc`: the C compiler's command. `schedule`: a file
+    as `schedule_text` gives it; its layers are computed as it says, and not measured. `streams`: how many calls of
+    `run` may run at the same time, each on `threads` threads.
 
     `precision` "int8" needs `calibration`, feeds as `Session.run` takes them, or a model in QDQ form; ranges are chosen
     by `calibration_method` "mse", "percentile" or "min-max". Layers that a precision can't compute run in fp32 with a
@@ -63,7 +69,8 @@ def compile(  # the contract's name; shadows the built-in here only
         raise TargetError(f"tune={tune!r}: expected one of {', '.join(TUNING)}")
     if fallback not in ("onnxruntime", None):
         raise TargetError(f"fallback={fallback!r}: expected 'onnxruntime' or None")
-    threads = check_threads(threads)
+    streams = check_streams(streams)
+    threads = check_threads(threads, streams)
     cpu = describe()
     target = target or cpu.best_target
     if target is None:
@@ -72,21 +79,29 @@ def compile(  # the contract's name; shadows the built-in here only
     if missing := cpu.missing(target):
         raise TargetError(f"target {target!r}: this CPU lacks {' '.join(missing)}")
     proto = load_model(model)
+    if progress:
+        progress("kernels, built once")
     code = kernel_library(isa, cc)
     latencies = None if tune == "off" else latencies_for(cpu, code, threads)
-    pinned = read_schedule(schedule, isa, threads) if schedule is not None else {}
+    pinned = read_schedule(schedule, isa, threads) if schedule is not None else Schedule({}, ())
     lowering = Lowering(wish, isa, code, threads, progress)
     describe_layer = partial(scheme_of, stated=stated_scheme(proto))
-    tuner = Tuner(isa, threads, tune, code, describe_layer, progress, latencies, pinned)
+    tuner = Tuner(isa, threads, tune, code, describe_layer, progress, latencies, pinned.layers)
 
     def build(shapes: Shapes | None) -> Session:
         with naming(model):
             graph = read_at_batch_1(proto, shapes, fallback is not None, keep_steps=precision != "int8")
             graph, reasons = lowering.apply(graph)
         if schedule is not None and shapes == input_shapes:
-            check_layers(schedule, pinned, layer_shapes(graph, isa, threads), isa)
+            check_layers(schedule, pinned.layers, layer_shapes(graph, isa, threads), isa)
         program, constants = pack(translate(graph, isa, tuner.decide, reasons))
-        return Session(program, code, constants, threads, replan)
+        if schedule is not None and shapes == input_shapes:
+            program = replace(program, chains=chains_of(schedule, pinned.depth_first, program, threads))
+        elif tune != "off":
+            assert tuner.library and tuner.pool, "the target is this machine"
+            bench = Bench(tuner.library, tuner.pool, threads, cpu.l2_bytes, latencies, progress)
+            program = replace(program, chains=find_chains(program, constants, bench))
+        return Session(program, code, constants, threads, replan, streams)
 
     def replan(fed: Shapes) -> Session:
         check_fixed_dimensions(proto, input_shapes or {}, fed)

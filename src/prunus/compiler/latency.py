@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from prunus.compiler.choice import Choice
 from prunus.errors import PrunusWarning
+from prunus.runtime.program import Chain
 
 _T = TypeVar("_T")
 WAIT_S = 30.0  # for another process's write
@@ -27,6 +28,8 @@ create table if not exists latency (
     primary key (machine, library, threads, signature, choice)
 )
 """
+
+Candidate = TypeVar("Candidate", Choice, Chain)
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,10 @@ class Latencies:
             self._run(lambda db: db.execute(query, (*astuple(self.place), signature, budget_s)).fetchall()) or ()
         )
 
-    def add(self, signature: str, budget_s: float, times: Mapping[Choice, float]) -> None:
+    def add(self, signature: str, budget_s: float, times: Mapping[Candidate, float]) -> None:
         """Keep measured seconds; earlier ones of the same candidates are replaced."""
         date = datetime.now(UTC).isoformat(timespec="seconds")
-        place = astuple(self.place)
+        place: tuple[object, ...] = astuple(self.place)
         rows = [(*place, signature, as_json(choice), budget_s, seconds, date) for choice, seconds in times.items()]
         statement = "insert or replace into latency values (?, ?, ?, ?, ?, ?, ?, ?)"
         self._run(lambda db: db.executemany(statement, rows))
@@ -106,6 +109,6 @@ def _connect(path: Path) -> sqlite3.Connection:
     return db
 
 
-def as_json(choice: Choice) -> str:
+def as_json(choice: Candidate) -> str:
     """A choice as one line of JSON: the name under which its time is kept."""
     return json.dumps(asdict(choice), sort_keys=True)

@@ -8,7 +8,7 @@ arXiv:2108.11033, section on the DSL; the fields are those of `Choice`.
 import difflib
 import io
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,14 +17,25 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
+from prunus.compiler.chains import chain_refusal
 from prunus.compiler.choice import Choice, LayerShape
 from prunus.errors import ScheduleError
 from prunus.kernels.isa import Isa
-from prunus.runtime.program import Program
+from prunus.runtime.program import Chain, Program
 
 VERSION = 1
 CHOICE = TypeAdapter(Choice)
 DEFAULTS = {f.name: list(f.default) if isinstance(f.default, tuple) else f.default for f in fields(Choice)}
+
+
+class Depth(BaseModel):
+    """Layers and pools computed depth first: the names of the first and the last, and how many rows of the last one's
+    output at a time."""
+
+    model_config = ConfigDict(extra="forbid")
+    first: str
+    last: str
+    rows: int
 
 
 class File(BaseModel):
@@ -35,6 +46,15 @@ class File(BaseModel):
     target: str
     threads: int
     layers: dict[str, dict[str, Any]]
+    depth_first: list[Depth] = []
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How layers are computed, by name, and which operators depth first."""
+
+    layers: Mapping[str, Choice]
+    depth_first: tuple[Depth, ...]
 
 
 def schedule_text(program: Program, threads: int) -> str:
@@ -48,14 +68,20 @@ def schedule_text(program: Program, threads: int) -> str:
         comment = f"{op.attrs['scheme']}, sparsity {op.attrs['sparsity']:.4f}; {op.attrs['reason']}"
         layers.yaml_set_comment_before_after_key(op.name, before=comment, indent=2)
     document = CommentedMap({"version": VERSION, "target": program.target, "threads": threads, "layers": layers})
+    if program.chains:
+        names = [op.name for op in program.ops]
+        document["depth_first"] = [
+            CommentedMap({"first": names[chain.first], "last": names[chain.last], "rows": chain.rows})
+            for chain in program.chains
+        ]
     yaml, stream = YAML(), io.StringIO()
     yaml.width, yaml.default_flow_style = 4096, None
     yaml.dump(document, stream)
     return stream.getvalue()
 
 
-def read_schedule(path: str | Path, isa: Isa, threads: int) -> dict[str, Choice]:
-    """The choices of a schedule by layer.
+def read_schedule(path: str | Path, isa: Isa, threads: int) -> Schedule:
+    """What a schedule says.
 
     Raises ScheduleError: unreadable, a key that isn't one, a value that doesn't fit, or made for another target or
     number of threads: file, layer, key.
@@ -74,7 +100,8 @@ def read_schedule(path: str | Path, isa: Isa, threads: int) -> dict[str, Choice]
     ):  # fmt: skip
         if found != expected:
             raise ScheduleError(f"{path}: {key} {found}, expected {expected}")
-    return {name: _choice(f"{path}: layer {name!r}", said) for name, said in file.layers.items()}
+    layers = {name: _choice(f"{path}: layer {name!r}", said) for name, said in file.layers.items()}
+    return Schedule(layers, tuple(file.depth_first))
 
 
 def _choice(where: str, said: dict[str, Any]) -> Choice:
@@ -109,6 +136,25 @@ def check_layers(path: str | Path, pinned: Mapping[str, Choice], layers: Mapping
             raise ScheduleError(f"{path}: layer {name!r}: the network has none of that name{_nearest(name, layers)}")
         if problem := refusal(choice, layers[name], isa):
             raise ScheduleError(f"{path}: layer {name!r}: {problem}")
+
+
+def chains_of(path: str | Path, said: Iterable[Depth], program: Program, threads: int) -> tuple[Chain, ...]:
+    """The chains that a schedule names.
+
+    Raises ScheduleError: an operator that the network doesn't have, or operators that can't be a chain.
+    """
+    places = {op.name: i for i, op in enumerate(program.ops)}
+    chains: list[Chain] = []
+    for depth in said:
+        where = f"{path}: depth_first {depth.first!r} to {depth.last!r}"
+        for name in (depth.first, depth.last):
+            if name not in places:
+                raise ScheduleError(f"{where}: the network has no {name!r}{_nearest(name, places)}")
+        chain = Chain(places[depth.first], places[depth.last], depth.rows, threads)
+        if problem := chain_refusal(chain, program, chains[-1].last if chains else -1):
+            raise ScheduleError(f"{where}: {problem}")
+        chains.append(chain)
+    return tuple(chains)
 
 
 def refusal(choice: Choice, shape: LayerShape, isa: Isa) -> str | None:

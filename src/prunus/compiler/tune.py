@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from prunus.compiler.latency import Latencies, as_json
 from prunus.compiler.neighbours import neighbours
 from prunus.compiler.schedule import refusal
 from prunus.compiler.translate import Decision, Layer, layer_of, spell_out, translate
+from prunus.compiler.watch import Tuning
 from prunus.graph.ir import Format, Graph, Node, Value
 from prunus.kernels.isa import Isa
 from prunus.runtime.artefact import pack
@@ -39,7 +41,7 @@ class Tuner:
     mode: str
     code: bytes | None
     describe: Callable[[Layer], str]
-    progress: Callable[[str], None] | None = None
+    progress: Callable[[Tuning], None] | None = None
     latencies: Latencies | None = None
     pinned: Mapping[str, Choice] = field(default_factory=dict)
     known: dict[object, Decision] = field(default_factory=dict)
@@ -59,9 +61,19 @@ class Tuner:
         key = (signature(layer.node, graph), shape, round(zeros.density, 2), round(zeros.sharing), zeros.block)
         if key not in self.known:
             self.known[key] = replace(self._choose(layer, graph, shape, zeros, key), scheme=self.describe(layer))
-            if self.progress:
-                self.progress(layer.node.name)
+        else:
+            self._say(layer, graph, choice=str(self.known[key].choice), ms=self.known[key].measured_ms)
         return self.known[key]
+
+    def _say(self, layer: Layer, graph: Graph, times: Mapping[Choice, float] | None = None, **more: Any) -> None:
+        """Tell who watches where the search is, with the fastest of `times`, whose first is first by the cost model."""
+        if self.progress is None:
+            return
+        names = [node.name for node in graph.nodes if node.op in ("conv", "gemm")]
+        if times:
+            best, first = min(times, key=times.__getitem__), next(iter(times.values()))
+            more |= {"choice": str(best), "ms": 1e3 * times[best], "tried": len(times), "gain": first / times[best]}
+        self.progress(Tuning(layer.node.name, names.index(layer.node.name), len(names), **more))
 
     def time_ms(self, layer: Layer, graph: Graph) -> float:
         """Milliseconds of the layer alone, by the fastest candidate."""
@@ -71,17 +83,19 @@ class Tuner:
     def _choose(self, layer: Layer, graph: Graph, shape: LayerShape, zeros: Zeros, key: object) -> Decision:
         options = candidates(shape, zeros, self.isa)
         if self.mode == "off" or self.library is None or self.pool is None or len(options) == 1:
+            self._say(layer, graph, choice=str(options[0]))
             reason = "only candidate" if len(options) == 1 else "first by the cost model, not measured"
             return Decision(options[0], "", reason)
+        self._say(layer, graph, measuring=len(options))
         times, when = self._times(layer, graph, options, key)
-        for step in range(STEPS if self.mode == "full" else 0):
+        for _ in range(STEPS if self.mode == "full" else 0):
             best = min(times, key=times.__getitem__)
             near = [choice for choice in neighbours(best, shape, self.isa) if choice not in times]
             if not near:
                 break
-            if self.progress:
-                self.progress(f"{layer.node.name}, step {step + 1}")
+            self._say(layer, graph, times, measuring=len(near))
             times |= self._near_times(layer, graph, best, times[best], near, key)
+        self._say(layer, graph, times)
         ranked = sorted(times, key=times.__getitem__)
         best = ranked[0]
         refused = tuple((str(c), f"measured {times[c] * 1e3:.3f} ms") for c in ranked[1:])
@@ -133,11 +147,13 @@ class Tuner:
             for i, run in enumerate(runs):
                 if rounds > 2 and best[i] > FAR_BEHIND * min(best):
                     continue
-                times = np.zeros(len(run.plan.owners), np.int64)
+                times = np.zeros(len(run.plan.slots), np.int64)
                 self.evict.sum()
                 run.run(self.pool, run.plan.stages[0], ports, times)
                 if rounds:  # the first one warms up
-                    own = np.array(run.plan.owners) == len(lone.inputs)  # the layer, behind the copies of its inputs
+                    own = np.array([slot.op for slot in run.plan.slots]) == len(
+                        lone.inputs
+                    )  # the layer, behind the copies of its inputs
                     best[i] = min(best[i], float(times[own].sum()) * 1e-9)
             rounds += 1
         return dict(zip(options, best, strict=True))

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from prunus.runtime.layout import Layout, Shape, channels_of, contiguous, planar
 from prunus.runtime.lower.layer import taps
 from prunus.runtime.program import Program, outside_tensors
+from prunus.runtime.views import channel_views, flat_views, root_of
 
 Margins = tuple[int, int, int, int]  # top, left, bottom, right
 
@@ -13,12 +14,13 @@ def arrange(program: Program, batch: int) -> tuple[dict[str, Layout], dict[str, 
     """Layout of each tensor, and for tensors inside another one's buffer that buffer and the offset in it.
 
     Pitches are equal along chains of stride-1 convolutions and residuals, and as wide as the widest padding asks.
-    Inputs of a concatenation along channels lie in its output where nothing else speaks against it.
+    What is computed element by element from what nobody reads later lies like it, so that it can be written over it,
+    unless that would make convolutions compute more.
     """
     shapes = {name: program.words(name, batch) for name in program.tensors}
     flat = _contiguous_tensors(program, shapes)
-    parents = _concat_views(program, shapes, flat)
-    root = {name: _root(name, parents)[0] for name in shapes}
+    parents = channel_views(program, shapes, flat)
+    root = {name: root_of(name, parents)[0] for name in shapes}
     groups = _Groups(shapes)
     margins: dict[str, Margins] = {}
     pitch: dict[str, int] = {}
@@ -50,20 +52,48 @@ def arrange(program: Program, batch: int) -> tuple[dict[str, Layout], dict[str, 
     for name, needed in pitch.items():
         group = groups.of(name)
         widest[group] = max(widest.get(group, 0), needed)
+    busy = {
+        groups.of(op.outputs[0])
+        for op in program.ops
+        if op.kind == "conv" and op.attrs["choice"]["encoding"] != "depthwise"
+    }  # wider rows would take them longer
+    kin = _Groups(shapes)
+    for x, out in _successors(program, shapes, {*flat, *parents}):
+        narrow, wide = sorted((groups.of(x), groups.of(out)), key=lambda group: widest[group])
+        if widest[narrow] < widest[wide] and narrow not in busy:
+            groups.join(narrow, wide)
+        if widest[groups.of(x)] == widest[groups.of(out)]:
+            kin.join(x, out)
+    for name in list(margins):
+        margins[kin.of(name)] = _larger(margins.get(kin.of(name), (0, 0, 0, 0)), margins[name])
+    banded = {kin.of(root[program.ops[chain.last].outputs[0]]) for chain in program.chains}
     layouts: dict[str, Layout] = {}
     views: dict[str, tuple[str, int]] = {}
     for name, shape in shapes.items():
         if name in flat:
             layouts[name] = contiguous(shape)
         elif root[name] == name:
-            layouts[name] = planar(shape, widest[groups.of(name)], *margins.get(name, (0, 0, 0, 0)))
+            around, in_bands = margins.get(kin.of(name), (0, 0, 0, 0)), kin.of(name) in banded
+            layouts[name] = planar(shape, widest[groups.of(name)], *around, in_bands=in_bands)
     for name in shapes:
         if name not in layouts:
-            top, channel = _root(name, parents)
+            top, channel = root_of(name, parents)
             layouts[name] = channels_of(layouts[top], shapes[name], channel)
             views[name] = (top, 0)
-    _reshape_views(program, layouts, views)
+    flat_views(program, layouts, flat, views)
     return layouts, views
+
+
+def _successors(program: Program, shapes: Mapping[str, Shape], fixed: set[str]) -> list[tuple[str, str]]:
+    """Pairs of tensors: the last that reads the first makes the second of it, element by element."""
+    last = {name: i for i, op in enumerate(program.ops) for name in op.inputs} | dict.fromkeys(program.outputs, -1)
+    pairs = []
+    for i, op in enumerate(program.ops):
+        out = op.outputs[0]
+        if op.kind in ("activation", "binary", "scale_shift") and out not in fixed:
+            mine = [x for x in op.inputs if x not in fixed and shapes[x] == shapes[out] and last[x] == i]
+            pairs += [(x, out) for x in mine[:1]]
+    return pairs
 
 
 def _contiguous_tensors(program: Program, shapes: Mapping[str, Shape]) -> set[str]:
@@ -76,44 +106,6 @@ def _contiguous_tensors(program: Program, shapes: Mapping[str, Shape]) -> set[st
             # the epilogue reads the residual as it writes the output
             assert len(op.inputs) < 2 or op.inputs[1] not in flat, f"{op.name}: residual {op.inputs[1]} is contiguous"
     return flat
-
-
-def _concat_views(program: Program, shapes: Mapping[str, Shape], flat: set[str]) -> dict[str, tuple[str, int]]:
-    """Tensor -> (the concatenation's output that holds it, first channel)."""
-    made = {name: op for op in program.ops for name in op.outputs}
-    parents: dict[str, tuple[str, int]] = {}
-    for op in program.ops:
-        if op.kind != "concat" or op.attrs["axis"] % len(shapes[op.outputs[0]]) != 1 or op.outputs[0] in flat:
-            continue
-        fits = len(set(op.inputs)) == len(op.inputs) and not any(
-            name in flat or name in parents or made[name].kind in ("identity", "reshape", "onnxruntime")
-            for name in op.inputs
-        )
-        channel = 0
-        for name in op.inputs if fits else ():
-            parents[name] = (op.outputs[0], channel)
-            channel += shapes[name][1]
-    return parents
-
-
-def _root(name: str, parents: Mapping[str, tuple[str, int]]) -> tuple[str, int]:
-    channel = 0
-    while name in parents:
-        name, start = parents[name]
-        channel += start
-    return name, channel
-
-
-def _reshape_views(program: Program, layouts: Mapping[str, Layout], views: dict[str, tuple[str, int]]) -> None:
-    """A reshape of a contiguous tensor of the arena into a contiguous one is the same memory."""
-    ports = set(program.inputs)
-    outside = {name for op in program.ops if op.kind == "onnxruntime" for name in op.outputs}
-    for op in program.ops:
-        if op.kind not in ("reshape", "identity"):
-            continue
-        x, out = op.inputs[0], op.outputs[0]
-        if layouts[x].contiguous and layouts[out].contiguous and x not in ports and x not in outside:
-            views[out] = views.get(x, (x, 0))
 
 
 def _larger(a: Margins, b: Margins) -> Margins:

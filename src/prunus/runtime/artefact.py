@@ -20,10 +20,10 @@ from prunus.runtime.cpu import TARGETS, describe
 from prunus.runtime.lower.ops import LOWERINGS
 from prunus.runtime.native import allocate
 from prunus.runtime.plan import constant_offsets
-from prunus.runtime.program import Op, Program, Tensor
+from prunus.runtime.program import Chain, Op, Program, Tensor
 
 MAGIC = b"PRUNUS\r\n"
-SCHEMA = 2
+SCHEMA = 3
 ALIGNMENT = 64  # bytes
 _CHUNK = 1 << 20  # bytes read and hashed at a time
 _HEAD = struct.Struct("<8sIIQ32s")  # magic, schema, 0, header bytes, sha256 of the header and all that follows it
@@ -60,6 +60,7 @@ def save(path: Path, program: Program, code: bytes) -> None:
         "outputs": program.outputs,
         "tensors": {name: asdict(tensor) for name, tensor in program.tensors.items()},
         "ops": [[op.kind, op.name, op.inputs, op.outputs, dict(op.attrs)] for op in program.ops],
+        "chains": [asdict(chain) for chain in program.chains],
         "code_bytes": len(code),
         "constants": {
             name: [str(array.dtype), list(array.shape), start + offsets[name] * 4]
@@ -116,11 +117,13 @@ def _read(file: BinaryIO, path: Path) -> tuple[Program, bytes, NDArray[np.float3
             raise altered
     except (KeyError, TypeError, ValueError) as error:
         raise altered from error
-    front = file.read(_up(code_bytes))  # the code, and zeros up to the constants
+    code = file.read(code_bytes)
+    gap = file.read(_up(code_bytes) - code_bytes)
     space = allocate(-(-(n_bytes - file.tell()) // 4) + 16)
     held = memoryview(space.view(np.uint8))[: n_bytes - file.tell()]  # type: ignore[arg-type]
     seen = hashlib.sha256(text)
-    seen.update(front)
+    seen.update(code)
+    seen.update(gap)
     at = 0
     while at < len(held) and (got := file.readinto(held[at : at + _CHUNK])):  # type: ignore[attr-defined]
         seen.update(held[at : at + got])
@@ -128,7 +131,7 @@ def _read(file: BinaryIO, path: Path) -> tuple[Program, bytes, NDArray[np.float3
     if at < len(held) or seen.digest() != digest:
         raise altered
     try:
-        return _parse(header, front[:code_bytes], space, len(front), path)
+        return _parse(header, code, space, len(code) + len(gap), path)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         raise ArtefactError(f"{path}: header of schema {schema} has a fault: {error!r}") from error
 
@@ -156,6 +159,7 @@ def _parse(
         {name: Tensor(**{**t, "shape": tuple(t["shape"])}) for name, t in header["tensors"].items()},
         tuple(Op(k, n, tuple(i), tuple(o), a) for k, n, i, o, a in header["ops"]),
         constants,
+        tuple(Chain(**chain) for chain in header["chains"]),
     )
     _check(program)
     return program, code, space

@@ -28,8 +28,8 @@ class Layout:
 
     @property
     def contiguous(self) -> bool:
-        """Elements lie in C order without gaps."""
-        return self.first == 0 and all(
+        """Elements lie in C order without gaps, and no reader relies on zeros around them."""
+        return not (self.first or self.front or self.tail) and all(
             stride == expected or n == 1
             for n, stride, expected in zip(self.shape, self.strides, c_strides(self.shape), strict=True)
         )
@@ -64,14 +64,15 @@ def contiguous(shape: Shape) -> Layout:
     return Layout(shape, strides, 0, strides[0] * max(shape[0], 1) if shape else 1)
 
 
-def planar(shape: Shape, pitch: int, top: int, left: int, bottom: int, right: int) -> Layout:
-    """[n, c, h, w] in planes with zero margins of that many rows and columns; pitch >= w + max(left, right)."""
+def planar(shape: Shape, pitch: int, top: int, left: int, bottom: int, right: int, *, in_bands: bool = False) -> Layout:
+    """[n, c, h, w] in planes with zero margins of that many rows and columns; pitch >= w + max(left, right).
+    `in_bands`: vectors may begin at any row, and the last one reach so much further."""
     n, c, h, w = shape
     front = top * pitch + left
     lead = up(front, LINE)
     pixels = (h - 1) * pitch + w
     tail = bottom * pitch + right
-    plane = odd_lines(lead + max(pixels + tail, up(pixels, LINE)))
+    plane = odd_lines(lead + max(pixels + tail, up(pixels, LINE) + (LINE if in_bands else 0)))
     return Layout(shape, (c * plane, plane, pitch, 1), lead, n * c * plane, front, tail)
 
 

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunus.errors import ArtefactError
-from prunus.runtime.layout import up
 from prunus.runtime.plan import Plan, Stage
 
 _HUGE = 1 << 21  # bytes of a huge page
@@ -74,12 +73,14 @@ def allocate(elements: int) -> NDArray[np.float32]:
     Private: memory shared between processes, Python's default, has huge pages on few systems only.
     """
     n_bytes = max(elements, 1) * 4
-    if hasattr(mmap, "MADV_HUGEPAGE") and n_bytes >= _HUGE:
-        area = mmap.mmap(-1, up(n_bytes, _HUGE) + _HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        area.madvise(mmap.MADV_HUGEPAGE)
+    huge = n_bytes // _HUGE * _HUGE if hasattr(mmap, "MADV_HUGEPAGE") else 0
+    if huge:
+        area = mmap.mmap(-1, n_bytes + _HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     else:
         area = mmap.mmap(-1, n_bytes + _HUGE)
     start = -np.frombuffer(area, np.uint8, 1).ctypes.data % _HUGE
+    if huge:  # what is left over stays on small pages: one touched element would take a huge one
+        area.madvise(mmap.MADV_HUGEPAGE, start, huge)
     return np.frombuffer(area, np.float32, max(elements, 1), start)
 
 

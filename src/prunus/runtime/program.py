@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prunus.sparsity.encoding import ARRAYS, Encoding, expand
+from prunus.sparsity.encoding import ARRAYS, Encoding, expand, expand_columns
 
 Shape = tuple[int, ...]
 
@@ -47,6 +47,17 @@ class Op:
 
 
 @dataclass(frozen=True)
+class Chain:
+    """Operators `first` to `last`, computed depth first: `rows` rows of the last one's output at a time, in as many
+    parts as there are threads (see `runtime.bands`). What is made inside is read by nobody outside."""
+
+    first: int
+    last: int
+    rows: int
+    parts: int
+
+
+@dataclass(frozen=True)
 class Program:
     """A network for a target. `batch`: the leading dimension of all tensors scales with the batch size."""
 
@@ -59,6 +70,7 @@ class Program:
     tensors: Mapping[str, Tensor]
     ops: tuple[Op, ...]
     constants: Mapping[str, NDArray[Any]]
+    chains: tuple[Chain, ...] = ()
 
     def shape(self, name: str, batch: int) -> Shape:
         """Shape of a tensor at a batch size."""
@@ -70,10 +82,21 @@ class Program:
         shape, pack = self.shape(name, batch), self.tensors[name].pack
         return shape if pack == 1 else (shape[0], -(-shape[1] // pack), *shape[2:])
 
-    def encoding(self, op: Op) -> Encoding:
-        """The row groups of an operator's weights."""
-        prefix = op.attrs["encoding"]
-        return expand(tuple(op.attrs["matrix"]), {n: np.asarray(self.constants[f"{prefix}.{n}"]) for n in ARRAYS})
+    def groups(self, op: Op) -> Encoding:
+        """The row groups of an operator's weights, but for their columns, of which there may be millions."""
+        arrays = self._arrays(op)
+        return expand(tuple(op.attrs["matrix"]), {**arrays, "steps": arrays["steps"][:0], "jumps": arrays["jumps"][:0]})
+
+    def n_columns(self, op: Op) -> int:
+        """How many columns the row groups of an operator's weights have in all."""
+        return int(self._arrays(op)["steps"].size)
+
+    def write_columns(self, op: Op, out: NDArray[np.int32]) -> None:
+        """Write the columns of those row groups to int32[n_columns]."""
+        expand_columns(self._arrays(op), out)
+
+    def _arrays(self, op: Op) -> dict[str, NDArray[Any]]:
+        return {name: np.asarray(self.constants[f"{op.attrs['encoding']}.{name}"]) for name in ARRAYS}
 
 
 def outside_tensors(program: Program) -> set[str]:

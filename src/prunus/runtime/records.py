@@ -30,6 +30,9 @@ _TILES = (
 )  # fmt: skip
 
 RECORDS: Final[dict[str, tuple[str, ...]]] = {
+    # bodies of records behind the fields, a task each; `bodies` lists where each begins, from this record on, and the
+    # first of its `slots`; `slots` in all
+    "chain": ("bodies", "n_bodies", "slots"),
     # row groups over a flat run of pixels; see kernels/c/group.h
     "conv": (
         "images", "x", "x_batch", "out", "out_batch", "plane", "residual", "residual_batch", "residual_plane",

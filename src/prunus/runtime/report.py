@@ -94,6 +94,12 @@ def profile_rows(
 def explain_rows(program: Program, threads: int, limits: Machine) -> list[ExplainRow]:
     """A row per operator, in order."""
     best = rooflines(program, 1, threads, limits)
+    names = [op.name for op in program.ops]
+    together = {
+        i: f"depth first from {names[chain.first]} to {names[chain.last]}, {chain.rows} rows at a time"
+        for chain in program.chains
+        for i in range(chain.first, chain.last + 1)
+    }
     rows = []
     for i, op in enumerate(program.ops):
         measured = op.attrs.get("measured_ms")
@@ -101,7 +107,7 @@ def explain_rows(program: Program, threads: int, limits: Machine) -> list[Explai
         rows.append(
             ExplainRow(
                 op.name, op.kind, op.attrs.get("kernel_name", op.kind), op.attrs.get("scheme"),
-                op.attrs.get("sparsity"), op.attrs.get("reason", ""),
+                op.attrs.get("sparsity"), "; ".join(filter(None, (op.attrs.get("reason"), together.get(i)))),
                 tuple((kernel, reason) for kernel, reason in op.attrs.get("refused", ())), least,
                 None if measured is None or least is None else least / measured, best[i].bound if i in best else None,
             )

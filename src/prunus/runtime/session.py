@@ -1,7 +1,6 @@
 """A compiled network that runs: the same call as onnxruntime.InferenceSession."""
 
 import math
-import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +13,12 @@ from numpy.typing import NDArray
 from prunus.errors import ArtefactError, FeedError, MissingExtraError, TargetError, UnsupportedError
 from prunus.runtime import artefact
 from prunus.runtime.cpu import physical_cores
-from prunus.runtime.native import Bound, Pool, open_library
-from prunus.runtime.plan import Stage, make_plan
+from prunus.runtime.native import Bound, open_library
+from prunus.runtime.plan import Plan, make_plan
 from prunus.runtime.program import Op, Program, Shape, outside_tensors
 from prunus.runtime.report import ExplainRow, ProfileRow, explain_rows, profile_rows
 from prunus.runtime.roofline import machine
+from prunus.runtime.streams import MOST, Stream, Turns, check_streams
 
 TYPES = {
     "float32": "tensor(float)", "float64": "tensor(double)", "float16": "tensor(float16)", "int64": "tensor(int64)",
@@ -37,9 +37,10 @@ class Port:
 
 @final
 class Session:
-    """A program with its native code and memory. `run` may be called from several threads; calls take turns.
+    """A program with its native code and memory. `run` may be called from several threads: `streams` calls run at the
+    same time, each on `threads` threads; more than these wait.
 
-    The memory for one batch size is kept; another one re-plans, which takes milliseconds and no compiler.
+    Each stream keeps the memory for one batch size; another one re-plans, which takes milliseconds and no compiler.
     """
 
     def __init__(
@@ -49,13 +50,16 @@ class Session:
         constants: NDArray[np.float32],
         threads: int | None = None,
         replan: "Any" = None,
+        streams: int = 1,
     ) -> None:
         self.program, self.code, self.constants = program, code, constants
-        self.threads = check_threads(threads)
+        self.streams = check_streams(streams)
+        self.threads = check_threads(threads, self.streams)
         self._library = open_library(code)
-        self._pool = Pool(self._library, self.threads)
+        self._all = [Stream(self._library, self.threads) for _ in range(self.streams)]
+        self._turns = Turns(self._all)
         self._lock = threading.Lock()
-        self._bound: Bound | None = None
+        self._plan: Plan | None = None  # the one made last
         self._replan = replan  # shapes -> Session, where the model is at hand
         self._resized: dict[tuple[Shape, ...], Session] = {}
         partitions = [op for op in program.ops if op.kind == "onnxruntime"]
@@ -105,9 +109,10 @@ class Session:
         artefact.save(Path(path), self.program, self.code)
 
     def memory(self) -> dict[str, int]:
-        """Bytes held: weights and code of the artefact, and the arena of the batch size run last."""
-        arena = self._bound.arena.nbytes + self._bound.scratch.nbytes if self._bound else 0
-        return {"constants": self.constants.nbytes, "code": len(self.code), "arena": arena}
+        """Bytes held: weights and code of the artefact, and the arenas of all streams that ran, each for the batch size
+        run last."""
+        arenas = sum(stream.n_bytes for stream in self._all)
+        return {"constants": self.constants.nbytes, "code": len(self.code), "arena": arenas}
 
     def _port(self, name: str) -> Port:
         tensor = self.program.tensors[name]
@@ -130,19 +135,28 @@ class Session:
         batch = self._batch(arrays)
         if batch is None:
             return self._resize(arrays).run(output_names, feeds)
-        with self._lock:
-            if self._bound is None or self._bound.plan.batch != batch:
-                self._bound = None
-                self._bound = Bound(self._library, make_plan(self.program, batch), self.constants, self.threads)
-            if self._pool.process != os.getpid():  # a fork has the memory but not the threads
-                self._pool = Pool(self._library, self.threads)
-            results = self._execute(self._bound, arrays, times)
+        with self._turns.take() as stream:
+            if stream.bound is None or stream.bound.plan.batch != batch:
+                stream.bound = None  # what another batch took goes before there is a new plan
+                stream.bind(self._plan_for(batch), self.constants)
+            stream.wake()
+            results = self._execute(stream, arrays, times)
         return [results[name] for name in wanted]
 
+    def _plan_for(self, batch: int) -> Plan:
+        """The plan for a batch size, which streams share."""
+        with self._lock:
+            if self._plan is None or self._plan.batch != batch:
+                self._plan = None
+                self._plan = make_plan(self.program, batch)
+            return self._plan
+
     def _execute(
-        self, bound: Bound, arrays: dict[str, NDArray[Any]], times: dict[int, float] | None
+        self, stream: Stream, arrays: dict[str, NDArray[Any]], times: dict[int, float] | None
     ) -> dict[str, NDArray[Any]]:
-        plan, program = bound.plan, self.program
+        bound, program = stream.bound, self.program
+        assert bound is not None, "a stream runs what it was bound to"
+        plan = bound.plan
         outside = outside_tensors(program)
         others = dict(arrays)  # tensors that don't lie in the arena
         outputs = {
@@ -155,14 +169,12 @@ class Session:
             if stage.partition is not None:
                 self._run_partition(bound, stage.partition, others)
                 continue
-            n = _count(plan.records, stage)
-            spent = None if times is None else np.zeros(n, np.int64)
-            bound.run(self._pool, stage, ports, spent)
+            spent = None if times is None else np.zeros(stage.slots, np.int64)
+            bound.run(stream.pool, stage, ports, spent)
             if times is not None and spent is not None:
-                for i in range(n):
-                    op = plan.owners[first + i]
-                    times[op] = times.get(op, 0.0) + float(spent[i])
-            first += n
+                for slot, nanoseconds in zip(plan.slots[first : first + stage.slots], spent, strict=True):
+                    times[slot.op] = times.get(slot.op, 0.0) + slot.share * float(nanoseconds)
+            first += stage.slots
         return {name: outputs[name] if name in outputs else others[name] for name in program.outputs}
 
     def _run_partition(self, bound: Bound, op: Op, others: dict[str, NDArray[Any]]) -> None:
@@ -213,14 +225,14 @@ class Session:
             return self._resized[key]
 
 
-def check_threads(threads: int | None) -> int:
-    """Number of threads to use: all physical cores for None.
+def check_threads(threads: int | None, streams: int = 1) -> int:
+    """Number of threads to use per stream: for None all physical cores, dealt out to the streams.
 
     Raises TargetError: not a positive number.
     """
     if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise TargetError(f"threads={threads!r}: expected a positive number, or None for all physical cores")
-    return physical_cores() if threads is None else min(threads, 256)
+    return max(1, physical_cores() // streams) if threads is None else min(threads, MOST)
 
 
 def check_feeds(program: Program, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -271,21 +283,14 @@ def onnxruntime_errors() -> tuple[type[Exception], ...]:
     return (state.Fail, state.NotImplemented, state.InvalidGraph, state.InvalidArgument, state.RuntimeException)
 
 
-def load(path: str | Path, threads: int | None = None) -> Session:
+def load(path: str | Path, threads: int | None = None, streams: int = 1) -> Session:
     """Load an artefact. It holds machine code: loading one is running it.
 
+    streams: how many calls of `run` may run at the same time, each on `threads` threads.
     Raises ArtefactError: truncated, altered, from another schema, or for an ISA that this CPU lacks.
     """
     program, code, constants = artefact.read(Path(path))
     try:
-        return Session(program, code, constants, threads)
+        return Session(program, code, constants, threads, streams=streams)
     except ArtefactError as error:
         raise ArtefactError(f"{path}: {error}") from error
-
-
-def _count(records: NDArray[np.int64], stage: Stage) -> int:
-    n, place = 0, stage.start
-    while place < stage.end:
-        place += int(records[place + 1])
-        n += 1
-    return n

@@ -298,9 +298,16 @@ def compact(encoding: Encoding) -> dict[str, NDArray[Any]]:
 def expand(shape: tuple[int, int], arrays: dict[str, NDArray[Any]]) -> Encoding:
     """Inverse of `compact`; `values` stays the same array."""
     names = ("heights", "counts", "flags", "rows", "parts", "sections")
-    columns = arrays["steps"].astype(np.int32)  # there may be millions of them
-    columns[columns == 0] = arrays["jumps"]
-    np.cumsum(columns, out=columns)
+    columns = np.empty(arrays["steps"].size, np.int32)
+    expand_columns(arrays, columns)
     return Encoding(
         shape, columns=columns, values=arrays["values"], **{name: arrays[name].astype(np.int64) for name in names}
     )
+
+
+def expand_columns(arrays: dict[str, NDArray[Any]], out: NDArray[np.int32]) -> None:
+    """Write the columns of `compact`'s arrays to `out`, int32[number of steps]. There may be millions of them, so
+    nothing of that size is held beside it but a bool each."""
+    out[...] = arrays["steps"]
+    out[arrays["steps"] == 0] = arrays["jumps"]
+    np.cumsum(out, out=out, dtype=np.int32)

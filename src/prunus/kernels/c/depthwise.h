@@ -110,8 +110,13 @@ INLINE void store_narrow(const prunus_window *t, float *out, vf a, int64_t at) {
     }                                                                                                            \
     for (; c <= last; c = c < last ? least(c + VL, last) : last + 1)                                             \
       NAME##_##R##x1(t, w, x + S * c, out + c, residual ? residual + c : NULL, at, VL);                \
-    for (int64_t r = 0; r < R && y + r < t->h - 1; r++)                                                          \
-      for (int64_t i = t->w; i < t->pitch; i++) out[r * t->pitch + i] = 0;                                       \
+    for (int64_t r = 0; r < R && y + r < t->h - 1; r++) {                                                        \
+      const int cleared = t->w < VL && (y + r) * t->pitch + VL <= t->room; /* by store_narrow */                 \
+      for (int64_t i = cleared ? VL : t->w; i < t->pitch; i++) {                                                 \
+        out[r * t->pitch + i] = 0;                                                                               \
+        KEEP_ORDER(); /* a call of memset would cost more, and the registers */                                  \
+      }                                                                                                          \
+    }                                                                                                            \
   }
 
 // A plane. Blocks of 4 rows, the last of which may overlap the one before, then of 2 and 1.

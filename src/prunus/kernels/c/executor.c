@@ -36,9 +36,12 @@ static void run_planes(prunus_run_state *s, prunus_job *job, int64_t images, int
   run_job(s->pool, job, s, images * planes, elements);
 }
 
+static prunus_job chain_task;
+
 static void run_record(prunus_run_state *s) {
   const int64_t *r = s->record;
   switch (r[0]) {
+    case PRUNUS_CHAIN: run_job(s->pool, chain_task, s, r[CHAIN_N_BODIES], GRAIN); return;
     case PRUNUS_CONV: run_job(s->pool, conv_task, s, conv_tasks(r), GRAIN); return;
     case PRUNUS_GEMV: run_job(s->pool, gemv_task, s, r[GEMV_N_SECTIONS], GRAIN); return;
     case PRUNUS_WINOGRAD: run_job(s->pool, winograd_task, s, winograd_tasks(r), GRAIN); return;
@@ -91,18 +94,37 @@ static void run_record(prunus_run_state *s) {
   }
 }
 
-// Runs the records in [plan, end). `spaces` are arena, constants, tables and the caller's arrays. Where `times` is not
-// NULL it gets each record's nanoseconds, added. The caller sees to it that a pool runs one plan at a time.
+// Runs the records in [plan, end). Where `times` is not NULL each record's nanoseconds are added to its slot; the slots
+// inside a chain follow its own.
+static void run_records(prunus_run_state *s, const int64_t *plan, const int64_t *end, int64_t *times) {
+  for (; plan < end; plan += plan[1]) {
+    s->record = plan, s->times = times;
+    const int64_t start = times ? nanoseconds() : 0;
+    run_record(s);
+    if (times) {
+      *times += nanoseconds() - start;
+      times += 1 + (plan[0] == PRUNUS_CHAIN ? plan[CHAIN_SLOTS] : 0);
+    }
+  }
+}
+
+// One body of a chain, on one thread, which has scratch of its own.
+static void chain_task(void *context, int64_t task, int thread) {
+  static prunus_pool alone = {.threads = 1};
+  prunus_run_state s = *(const prunus_run_state *)context;
+  const int64_t *r = s.record;
+  const int32_t *body = (const int32_t *)at(&s, r[CHAIN_BODIES]) + 2 * task;  // start and first slot of each
+  s.pool = &alone, s.scratch += thread * s.scratch_elements;
+  run_records(&s, r + body[0], r + body[2], s.times ? s.times + 1 + body[1] : NULL);
+}
+
+// Runs the records in [plan, end). `spaces` are arena, constants, tables and the caller's arrays. The caller sees to it
+// that a pool runs one plan at a time.
 EXPORT void prunus_run(void *pool, const int64_t *plan, const int64_t *end, float *const *spaces, int64_t n_spaces,
                        float *scratch, int64_t scratch_elements, int64_t *times) {
   prunus_run_state s = {.pool = pool, .scratch = scratch, .scratch_elements = scratch_elements};
   for (int64_t i = 0; i < n_spaces; i++) s.spaces[i] = spaces[i];
-  for (int64_t i = 0; plan < end; plan += plan[1], i++) {
-    s.record = plan;
-    const int64_t start = times ? nanoseconds() : 0;
-    run_record(&s);
-    if (times) times[i] += nanoseconds() - start;
-  }
+  run_records(&s, plan, end, times);
 }
 
 // Multiply-adds on registers only, over words of `pack` channels: the operations per second that one core can do.

@@ -10,6 +10,7 @@ typedef struct {
   float *scratch;  // per thread
   int64_t scratch_elements;
   const int64_t *record;  // the one being run
+  int64_t *times;         // its slot, or NULL
 } prunus_run_state;
 
 INLINE float *at(const prunus_run_state *s, int64_t address) {

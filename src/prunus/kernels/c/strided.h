@@ -42,7 +42,7 @@ static void copy_task(void *context, int64_t task, int thread) {
     float *y = out + w.offset[0];
     const float *x = in + w.offset[1];
     if (oi == 1 && ii == 1) {
-      memcpy(y, x, (size_t)n * 4);
+      memmove(y, x, (size_t)n * 4); /* rows of a line buffer move to its front */
     } else if (oi == 1 && ii == 2) {  // the phases of stride 2
       for (int64_t i = 0; i < n; i++) y[i] = x[2 * i];
     } else {

@@ -1,15 +1,25 @@
 // A persistent pool of threads that share out the tasks of one job at a time. Workers spin for a while between jobs,
 // then sleep; the caller works too. Each thread has a share of neighbouring tasks, the same part of every job: what it made
 // in one layer is in its own cache for the next. When its share is done it takes tasks from the others'.
+//
+// A worker enters a job while it is open and leaves it when it finds no more tasks. The caller closes the job when it finds
+// none itself, and waits for those inside only: one that sleeps, or has lost its core, misses the job. All of that is one
+// word, `state`: a job's number, whether it is open, how many are inside. What describes a job is written while there is no
+// open one and nobody inside, and read from inside.
 #ifndef PRUNUS_THREADS_H
 #define PRUNUS_THREADS_H
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
 
-enum { SPINS = 20000 };  // about 100 us: longer than the pause between two layers
+enum { SPINS = 20000 };  // 0.1 to 1 ms, as long as the CPU's pause is: longer than what is between two layers
+enum { PAUSES = 1000 };  // a twentieth of it; then the core is offered to others: there may be more threads than cores
 enum { GRAIN = 8192 };  // elements worth sharing out: a few microseconds, as long as it takes to wake a thread
+#define INSIDE (OPEN - 1)
+#define OPEN (UINT64_C(1) << 31)
+#define JOB (UINT64_C(1) << 32)
 typedef void prunus_job(void *context, int64_t task, int thread);
 
 typedef struct {
@@ -24,9 +34,8 @@ typedef struct {
   prunus_job *job;
   void *context;
   int64_t n_tasks, per_claim;
-  _Alignas(64) atomic_uint generation;
-  _Alignas(64) atomic_int working;
-  atomic_int stop, sleeping;
+  _Alignas(64) _Atomic uint64_t state;
+  _Alignas(64) atomic_int stop, sleeping;
   pthread_mutex_t mutex;
   pthread_cond_t wake;
 } prunus_pool;
@@ -44,6 +53,15 @@ static inline void relax(void) {
 #endif
 }
 
+// One more of `spins` turns of waiting.
+static void spin(unsigned spins) {
+  if (spins % PAUSES) {
+    relax();
+  } else {
+    sched_yield();
+  }
+}
+
 static void take_tasks(prunus_pool *p, int thread) {
   const int64_t n = p->per_claim;
   for (int i = 0; i < p->threads; i++) {
@@ -54,33 +72,43 @@ static void take_tasks(prunus_pool *p, int thread) {
   }
 }
 
+// Waits for a job other than number `seen`, and returns the state with it.
+static uint64_t await_job(prunus_pool *p, uint64_t seen) {
+  uint64_t state;
+  for (unsigned spins = 1; (state = atomic_load_explicit(&p->state, memory_order_acquire)) / JOB == seen; spins++) {
+    if (spins < SPINS) {
+      spin(spins);
+      continue;
+    }
+    pthread_mutex_lock(&p->mutex);
+    atomic_fetch_add(&p->sleeping, 1);
+    while (atomic_load(&p->state) / JOB == seen) pthread_cond_wait(&p->wake, &p->mutex);
+    atomic_fetch_sub(&p->sleeping, 1);
+    pthread_mutex_unlock(&p->mutex);
+  }
+  return state;
+}
+
 static void *worker_main(void *argument) {
   prunus_worker self = *(prunus_worker *)argument;
   free(argument);
   prunus_pool *p = self.pool;
-  for (unsigned seen = 0;;) {
-    int spins = 0;
-    while (atomic_load_explicit(&p->generation, memory_order_acquire) == seen) {
-      if (++spins < SPINS) {
-        relax();
-        continue;
-      }
-      pthread_mutex_lock(&p->mutex);
-      atomic_fetch_add(&p->sleeping, 1);
-      while (atomic_load(&p->generation) == seen) pthread_cond_wait(&p->wake, &p->mutex);
-      atomic_fetch_sub(&p->sleeping, 1);
-      pthread_mutex_unlock(&p->mutex);
-    }
-    seen++;
+  for (uint64_t state = 0;;) {
+    state = await_job(p, state / JOB);
     if (atomic_load(&p->stop)) return NULL;
-    take_tasks(p, self.thread);
-    atomic_fetch_sub_explicit(&p->working, 1, memory_order_release);
+    while (state & OPEN) {
+      if (atomic_compare_exchange_weak_explicit(&p->state, &state, state + 1, memory_order_acquire, memory_order_relaxed)) {
+        take_tasks(p, self.thread);
+        atomic_fetch_sub_explicit(&p->state, 1, memory_order_release);
+        break;
+      }
+    }
   }
 }
 
-static void announce(prunus_pool *p) {
-  atomic_store(&p->working, p->threads - 1);
-  atomic_fetch_add(&p->generation, 1);
+// Makes `next` the state, while no job is open and nobody inside, and wakes those who sleep.
+static void announce(prunus_pool *p, uint64_t next) {
+  atomic_store(&p->state, next);
   if (atomic_load(&p->sleeping)) {
     pthread_mutex_lock(&p->mutex);
     pthread_cond_broadcast(&p->wake);
@@ -101,14 +129,18 @@ static void run_job(prunus_pool *p, prunus_job *job, void *context, int64_t n_ta
     atomic_store_explicit(&p->shares[t].next, claims * t / p->threads, memory_order_relaxed);
     p->shares[t].end = claims * (t + 1) / p->threads;
   }
-  announce(p);
+  announce(p, atomic_load_explicit(&p->state, memory_order_relaxed) + JOB + OPEN);
   take_tasks(p, 0);
-  while (atomic_load_explicit(&p->working, memory_order_acquire)) relax();
+  uint64_t state = atomic_fetch_and_explicit(&p->state, ~OPEN, memory_order_acquire);
+  for (unsigned spins = 1; state & INSIDE; spins++) {
+    spin(spins);
+    state = atomic_load_explicit(&p->state, memory_order_acquire);
+  }
 }
 
 static void pool_destroy(prunus_pool *p) {
   atomic_store(&p->stop, 1);
-  announce(p);
+  announce(p, atomic_load(&p->state) + JOB);
   for (int i = 0; i < p->threads - 1; i++) pthread_join(p->workers[i], NULL);
   pthread_mutex_destroy(&p->mutex);
   pthread_cond_destroy(&p->wake);

@@ -3,13 +3,14 @@
 Records are collected with symbolic addresses (Ref) and get their numbers when memory has been placed.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prunus.runtime.layout import Layout, Shape, c_strides, up
+from prunus.runtime.layout import LINE, Layout, Shape, c_strides, up
 from prunus.runtime.program import Op, Program
 from prunus.runtime.records import (
     ACTIVATIONS,
@@ -34,6 +35,8 @@ class Ref:
 
 
 Address = Ref | int
+Record = tuple[str, dict[str, Any]]  # kind and fields
+Fill = Callable[[NDArray[np.int32]], None]
 
 
 @dataclass
@@ -45,10 +48,16 @@ class Draft:
     layouts: dict[str, Layout]
     views: dict[str, tuple[str, int]]  # tensor -> buffer that it lies in, and offset of that buffer's start
     constant_offsets: dict[str, int]
-    records: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    tables: list[NDArray[np.int32]] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+    tables: list[tuple[int, int, Fill]] = field(default_factory=list)  # place, size, what writes it
     table_size: int = 0
-    temporaries: list[tuple[str, int, int]] = field(default_factory=list)  # name, size, step
+    known: dict[bytes, int] = field(default_factory=dict)  # tables by what they hold
+    layers: dict[tuple[str, bytes], tuple[Any, dict[str, Any]]] = field(
+        default_factory=dict
+    )  # tables of layers, by name and offsets of columns
+    temporaries: dict[str, tuple[int, int]] = field(default_factory=dict)  # name -> size, step
+    band: str | None = None  # inside a chain: names what asks for temporaries, the same ones each time
+    lent: int = 0  # how many it was given
     scratch: int = 0
     step: int = 0
     owners: list[int] = field(default_factory=list)  # of each record, its op
@@ -58,30 +67,56 @@ class Draft:
         """How a tensor lies in memory."""
         return self.layouts[tensor]
 
+    def place(self, tensor: str, elements: int = 0) -> tuple[str, int]:
+        """Buffer of a tensor, and where in it the one that lies so many elements behind the first is."""
+        buffer, offset = self.views.get(tensor, (tensor, 0))
+        return buffer, offset + self.layouts[tensor].first + elements
+
     def at(self, tensor: str) -> Ref:
         """Address of a tensor's first element."""
-        buffer, offset = self.views.get(tensor, (tensor, 0))
+        buffer, element = self.place(tensor)
         self.uses.setdefault(buffer, []).append(self.step)
-        return Ref(buffer, offset + self.layouts[tensor].first)
+        return Ref(buffer, element)
 
     def constant(self, name: str | None) -> int:
         """Address of a constant, NOWHERE for None."""
         return NOWHERE if name is None else address(CONSTANTS, self.constant_offsets[name])
 
     def table(self, values: NDArray[Any]) -> int:
-        """Address of an array kept with the plan: 32-bit integers, or float32 by their bits."""
+        """Address of an array kept with the plan: 32-bit integers, or float32 by their bits. Equal ones are kept once;
+        large ones are better written by `late_table`."""
         flat = np.ascontiguousarray(values).ravel()
         flat = flat.view(np.int32) if flat.dtype == np.float32 else flat.astype(np.int32, copy=False)
+        key = flat.tobytes()
+        if key not in self.known:
+            self.known[key] = self.late_table(flat.size, lambda out: np.copyto(out, flat))
+        return self.known[key]
+
+    def late_table(self, size: int, fill: Fill) -> int:
+        """Address of `size` integers that `fill` writes in their place once the size of all is known, so that a plan's
+        tables are in memory once."""
         place = self.table_size
-        padded = up(max(flat.size, 1), 16)
-        self.tables += [flat, np.zeros(padded - flat.size, np.int32)]
-        self.table_size += padded
+        self.tables.append((place, size, fill))
+        self.table_size += up(max(size, 1), LINE)
         return address(TABLES, place)
+
+    def write_tables(self) -> NDArray[np.int32]:
+        """All tables in one array, each on a cache line."""
+        tables = np.zeros(max(self.table_size, LINE), np.int32)
+        for place, size, fill in self.tables:
+            fill(tables[place : place + size])
+        return tables
 
     def temporary(self, size: int) -> Ref:
         """A buffer that lives during this step."""
-        name = f"#{self.step}.{len(self.temporaries)}"
-        self.temporaries.append((name, size, self.step))
+        if self.band is None:
+            return self.kept(f"#{self.step}.{len(self.temporaries)}", size)
+        self.lent += 1
+        return self.kept(f"#{self.band}.{self.lent}", size)
+
+    def kept(self, name: str, size: int) -> Ref:
+        """The buffer of that name, at least of that size, that lives during this step."""
+        self.temporaries[name] = (max(size, self.temporaries.get(name, (0, 0))[0]), self.step)
         return Ref(name)
 
     def emit(self, kind: str, **fields: Any) -> None:
@@ -140,21 +175,30 @@ def _runs(shape: Shape, *strides: Shape) -> tuple[Shape, ...]:
 
 
 def clear_padding(draft: Draft, tensor: str) -> None:
-    """Before a planar tensor is written element by element: its padding everywhere, if any reader relies on it."""
+    """Before a planar tensor is written element by element: its padding everywhere, if any reader relies on it. Chains
+    see to that themselves."""
     layout = draft.layout(tensor)
-    gaps = len(layout.shape) == 4 and not layout.contiguous and (
-        layout.front or layout.tail or layout.pitch > layout.shape[3]
-    )  # fmt: skip
-    if not gaps:
+    if draft.band is not None:
         return
-    start = draft.at(tensor) + -layout.first if tensor not in draft.views else None
-    n, c = layout.shape[:2]
-    if start is not None:
-        draft.emit("fill", out=start, count=layout.size, value=draft.program.tensors[tensor].pad)
-        return
-    lead, pad = up(layout.front, 16), draft.program.tensors[tensor].pad
-    for image in range(n):  # a view: only its own channels
-        draft.emit("fill", out=draft.at(tensor) + (image * layout.batch - lead), count=c * layout.plane, value=pad)
+    if len(layout.shape) == 4 and tensor in draft.views:
+        clear_channels(draft, tensor, 0, layout.shape[1])
+    elif _has_gaps(layout):
+        pad = draft.program.tensors[tensor].pad
+        draft.emit("fill", out=draft.at(tensor) + -layout.first, count=layout.size, value=pad)
+
+
+def clear_channels(draft: Draft, tensor: str, first: int, count: int) -> None:
+    """As `clear_padding`, of some channels."""
+    layout, pad = draft.layout(tensor), draft.program.tensors[tensor].pad
+    for image in range(layout.shape[0] if _has_gaps(layout) else 0):
+        start = image * layout.batch + first * layout.plane - up(layout.front, LINE)
+        draft.emit("fill", out=draft.at(tensor) + start, count=count * layout.plane, value=pad)
+
+
+def _has_gaps(layout: Layout) -> bool:
+    """Planar, with padding that a reader may rely on."""
+    planar = len(layout.shape) == 4 and not layout.contiguous
+    return planar and bool(layout.front or layout.tail or layout.pitch > layout.shape[3])
 
 
 def as_contiguous(draft: Draft, tensor: str) -> Ref:

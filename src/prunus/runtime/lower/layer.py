@@ -17,6 +17,9 @@ from prunus.runtime.program import Op
 from prunus.runtime.records import NOWHERE, float_bits
 from prunus.sparsity.encoding import Encoding, column_starts, value_starts
 
+_HEAD = 4  # integers of a group before its rows
+_PIECE = 1 << 16  # offsets looked up at a time: numpy takes 8 bytes for each meanwhile
+
 
 @dataclass(frozen=True)
 class Taps:
@@ -48,7 +51,7 @@ def reads_directly(op: Op, x: Layout, out: Layout) -> bool:
         return False
     if out.shape[2] * out.shape[3] == 1:
         return not any(op.attrs["pads"])
-    if tuple(op.attrs["strides"]) != (1, 1) or x.pitch != out.pitch or x.plane % LINE or x.first % LINE:
+    if tuple(op.attrs["strides"]) != (1, 1) or x.pitch != out.pitch or x.plane % LINE:
         return False
     return bool(
         x.pitch >= x.shape[3] + max(left, right)
@@ -160,14 +163,28 @@ def _split_phases(
 
 
 def _groups(draft: Draft, op: Op, windows: NDArray[np.int64]) -> tuple[Encoding, dict[str, Any]]:
-    """The tables of the row groups: what every layer's record points to."""
-    encoding = draft.program.encoding(op)
-    groups, starts = group_table(encoding)
+    """The tables of the row groups: what every layer's record points to. Bands of a chain share them."""
+    key = (op.name, windows.tobytes())
+    if key not in draft.layers:
+        draft.layers[key] = _new_groups(draft, op, windows)
+    return draft.layers[key]
+
+
+def _new_groups(draft: Draft, op: Op, windows: NDArray[np.int64]) -> tuple[Encoding, dict[str, Any]]:
+    program = draft.program
+    encoding, places = program.groups(op), windows.astype(np.int32)
+    size, starts = group_places(encoding)
     calls, parts, sections = call_table(encoding, starts)
+
+    def offsets(out: NDArray[np.int32]) -> None:
+        program.write_columns(op, out)
+        for start in range(0, len(out), _PIECE):
+            out[start : start + _PIECE] = places[out[start : start + _PIECE]]
+
     fields = {
         "weights": draft.constant(f"{op.attrs['encoding']}.values"),
-        "offsets": draft.table(windows.astype(np.int32)[encoding.columns]),
-        "groups": draft.table(groups),
+        "offsets": draft.late_table(program.n_columns(op), offsets),
+        "groups": draft.late_table(size, lambda out: np.copyto(out, group_table(program.groups(op))[0])),
         "calls": draft.table(calls),
         "parts": draft.table(parts),
         "sections": draft.table(sections),
@@ -179,16 +196,21 @@ def _groups(draft: Draft, op: Op, windows: NDArray[np.int64]) -> tuple[Encoding,
     return encoding, fields
 
 
+def group_places(encoding: Encoding) -> tuple[int, NDArray[np.int64]]:
+    """The size of the group table, and where each group starts in it."""
+    ends = np.cumsum(encoding.heights + _HEAD)
+    return int(ends[-1]) if len(ends) else 0, ends - (encoding.heights + _HEAD)
+
+
 def group_table(encoding: Encoding) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """The groups as kernels read them (columns, flags, first offset, first weight, rows), and where each starts."""
-    head, heights = 4, encoding.heights
-    starts = np.cumsum(heights + head) - (heights + head)
-    table = np.zeros(int((heights + head).sum()), np.int32)
+    size, starts = group_places(encoding)
+    heights, table = encoding.heights, np.zeros(size, np.int32)
     for i, column in enumerate((encoding.counts, encoding.flags & 3, column_starts(encoding), value_starts(encoding))):
         table[starts + i] = column
     row_starts = np.cumsum(heights) - heights
     within = np.arange(len(encoding.rows)) - np.repeat(row_starts, heights)
-    table[np.repeat(starts + head, heights) + within] = encoding.rows
+    table[np.repeat(starts + _HEAD, heights) + within] = encoding.rows
     return table, starts
 
 

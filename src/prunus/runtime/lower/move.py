@@ -4,16 +4,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunus.runtime.layout import c_strides
-from prunus.runtime.lower.context import Draft, as_contiguous, clear_padding, copy
+from prunus.runtime.lower.context import Draft, as_contiguous, clear_channels, clear_padding, copy
 from prunus.runtime.lower.window import lookup
 from prunus.runtime.program import Op
 
 
 def reshape(draft: Draft, op: Op) -> None:
     """The same elements in C order under another shape; nothing to do where the output is a view of the input."""
-    if op.outputs[0] in draft.views:
-        return
     x, out = draft.layout(op.inputs[0]), draft.layout(op.outputs[0])
+    if draft.place(op.inputs[0]) == draft.place(op.outputs[0]):
+        return
     if out.contiguous:
         copy(draft, draft.at(op.outputs[0]), c_strides(x.shape), draft.at(op.inputs[0]), x.strides, x.shape)
         return
@@ -31,47 +31,44 @@ def transpose(draft: Draft, op: Op) -> None:
 
 
 def slice_(draft: Draft, op: Op) -> None:
-    """A box of the input, with steps."""
+    """A box of the input, with steps; nothing to do where the output is a view of the input."""
     x, out = draft.layout(op.inputs[0]), draft.layout(op.outputs[0])
-    clear_padding(draft, op.outputs[0])
     start = sum(s * stride for s, stride in zip(op.attrs["starts"], x.strides, strict=True))
+    if draft.place(op.inputs[0], start) == draft.place(op.outputs[0]):
+        return
+    clear_padding(draft, op.outputs[0])
     strides = tuple(step * stride for step, stride in zip(op.attrs["steps"], x.strides, strict=True))
     copy(draft, draft.at(op.outputs[0]), out.strides, draft.at(op.inputs[0]) + start, strides, out.shape)
 
 
 def split(draft: Draft, op: Op) -> None:
-    """Pieces along an axis."""
+    """Pieces along an axis; those that lie in the input as views stay where they are."""
     x = draft.layout(op.inputs[0])
     axis, start = op.attrs["axis"] % len(x.shape), 0
     for name, size in zip(op.outputs, op.attrs["sizes"], strict=True):
-        out = draft.layout(name)
-        clear_padding(draft, name)
-        source = draft.at(op.inputs[0]) + start * x.strides[axis]
-        copy(draft, draft.at(name), out.strides, source, x.strides, out.shape)
+        out, shift = draft.layout(name), start * x.strides[axis]
+        if draft.place(op.inputs[0], shift) != draft.place(name):
+            clear_padding(draft, name)
+            copy(draft, draft.at(name), out.strides, draft.at(op.inputs[0]) + shift, x.strides, out.shape)
         start += size
 
 
 def concat(draft: Draft, op: Op) -> None:
-    """Pieces side by side along an axis; those that already lie in the output as views stay where they are."""
+    """Pieces side by side along an axis; those that already lie in the output stay where they are."""
     out = draft.layout(op.outputs[0])
-    axis, start = op.attrs["axis"] % len(out.shape), 0
-    place = draft.views.get(op.outputs[0], (op.outputs[0], 0))
-    in_place, channel = [], 0
-    for name in op.inputs:  # in the same buffer it may also be a view for another concatenation's sake
-        first = out.first + channel * out.strides[axis]
-        in_place.append(draft.views.get(name) == place and draft.layout(name).first == first)
-        channel += draft.layout(name).shape[axis]
-    if not all(in_place):
-        assert not any(in_place), f"{op.name}: all inputs are views or none"
+    axis, start, moved = op.attrs["axis"] % len(out.shape), 0, []
+    for name in op.inputs:
+        shift = start * out.strides[axis]
+        if draft.place(name) != draft.place(op.outputs[0], shift):
+            moved.append((name, start, shift))
+        start += draft.layout(name).shape[axis]
+    if len(moved) == len(op.inputs):
         clear_padding(draft, op.outputs[0])
-    for name, done in zip(op.inputs, in_place, strict=True):
+    for name, start, shift in moved:
         x = draft.layout(name)
-        target = draft.at(op.outputs[0]) + start * out.strides[axis]
-        if done:
-            draft.at(name)
-        else:
-            copy(draft, target, out.strides, draft.at(name), x.strides, x.shape)
-        start += x.shape[axis]
+        if len(moved) < len(op.inputs) and axis == 1 and len(x.shape) == 4:
+            clear_channels(draft, op.outputs[0], start, x.shape[1])
+        copy(draft, draft.at(op.outputs[0]) + shift, out.strides, draft.at(name), x.strides, x.shape)
 
 
 def interleave(draft: Draft, op: Op) -> None:

@@ -1,0 +1,34 @@
+"""The pool of threads by itself, in a program of its own; with --sanitize, under the sanitizers."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from prunus.kernels import toolchain
+from tests.kernels.runners import build, sanitizers, system_compiler, this_isa
+
+JOBS = 4000
+
+
+def programs(sanitize: bool) -> Iterator[Path]:
+    """pools.c, as it is or under each sanitizer."""
+    if not sanitize:
+        yield build("pools.c", this_isa(), (), toolchain.find())
+        return
+    if (compiler := system_compiler()) is None:
+        pytest.skip("no clang or gcc on this machine: the sanitizers come with one")
+    for which in ("address,undefined", "thread"):
+        yield build("pools.c", this_isa(), sanitizers(which), compiler)
+
+
+@pytest.mark.parametrize(("pools", "threads"), [(1, 2), (3, 4), (1, 16)])
+def test_each_task_is_done_once(pools: int, threads: int, request: pytest.FixtureRequest) -> None:
+    """In jobs of a few microseconds, with more threads than cores, in several pools at once."""
+    for program in programs(request.config.getoption("--sanitize")):
+        command = [str(program), str(pools), str(threads), str(JOBS)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if "unexpected memory mapping" in done.stderr:
+            pytest.skip("ThreadSanitizer of this compiler needs vm.mmap_rnd_bits of at most 28")
+        assert done.returncode == 0, done.stderr[:3000]
