@@ -2,7 +2,7 @@
 
 A group is some rows that share a list of kept columns, with their values packed [column][row]. A row may be served by
 several groups that add up; flags say whether a group starts from the partial sums (LOAD) and whether it ends the row
-(FINAL). A section is a run of groups that owns its rows, so sections can go to different threads. This is GRIM's BCRC
+(FINAL), or, where its rows differ in that, which do (MIXED). A section is a run of groups that owns its rows, so sections can go to different threads. This is GRIM's BCRC
 with groups of fixed height. Source: Niu et al., "GRIM", TPAMI 44 (2022), arXiv:2108.11033, sections on matrix reorder
 and compact storage; flags, sections and heights are ours.
 """
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LOAD, FINAL, SHARED = 1, 2, 4  # SHARED: the columns are those of the group before
+MIXED, LOADS, ENDS, MOST_MIXED = 8, 8, 16, 8  # MIXED: bit LOADS + r for LOAD of row r, ENDS + r for FINAL; up to 8 rows
 Ints = NDArray[np.int64]
 Indices = NDArray[np.int64] | NDArray[np.int32]
 Floats = NDArray[np.float32]
@@ -126,8 +127,8 @@ def encode_blocks(
 ) -> Encoding:
     """Encode block by block: inside each, the kept rows by the kept columns, added up over the blocks of a strip.
 
-    For BCR, where each block keeps rows of its own. `heights` must hold 1 and are the group heights to use; a block
-    that keeps more rows than the tallest is cut. A section holds the strips of `section_rows` rows; in it, blocks go
+    For BCR, where each block keeps rows of its own. `heights` must hold 1 and are the group heights to use, up to 8; a
+    block that keeps more rows than the tallest is cut. A section holds the strips of `section_rows` rows; in it, blocks go
     column by column of blocks (`columns_outer`), or strip by strip.
     """
     matrix = np.ascontiguousarray(matrix)
@@ -140,29 +141,43 @@ def encode_blocks(
     row_kept: NDArray[np.bool_] = np.moveaxis(np.any(tiles, axis=3), 1, 2)  # [strip, across, high]
     column_kept: NDArray[np.bool_] = np.any(tiles, axis=1)  # [strip, across, wide]
     builder = _Builder(matrix)
-    tallest = max(heights)
+    heights = [height for height in heights if height <= MOST_MIXED]
     per_section = max(1, section_rows // high)
     for first in range(0, strips, per_section):
         section = range(first, min(first + per_section, strips))
-        rows = np.arange(first * high, min((section[-1] + 1) * high, m))
-        pieces = [rows[i : i + tallest] for i in range(0, len(rows), tallest)]
-        pieces = [part for piece in pieces for part in _cut(piece, heights)]
-        nothing = np.empty(0, np.int64)
-        builder.run([(piece, nothing) for piece in pieces], 0)
+        held = np.zeros(m, bool)  # rows with partial sums
+        left = np.zeros(strips * high, np.int64)  # blocks that a row is still to be in
+        left[first * high : (section[-1] + 1) * high] = row_kept[section.start : section.stop].sum(1).ravel()
+        rest = first * high + np.flatnonzero(left[first * high : min((section[-1] + 1) * high, m)] == 0)
         for some in (
             [[(s, j) for s in section] for j in range(across)]
             if columns_outer
             else [[(s, j) for j in range(across)] for s in section]
         ):
-            groups = []
+            units = []
             for strip, j in some:
                 kept = np.flatnonzero(row_kept[strip, j]) + strip * high
                 columns = np.flatnonzero(column_kept[strip, j]) + j * wide
-                groups += [(part, columns) for part in _cut(kept, heights)]
-            builder.run(groups, LOAD)
-        builder.run([(piece, nothing) for piece in pieces], LOAD | FINAL)
+                units += [(part, columns) for part in _cut(kept, heights)]
+            units.sort(key=_tallest_first)
+            flags = []
+            for rows, _ in units:
+                left[rows] -= 1
+                flags.append(_row_flags(held[rows], left[rows] == 0))
+                held[rows] = True
+            builder.run(units, flags)
+        pieces = _cut(rest, heights)
+        builder.run([(piece, np.empty(0, np.int64)) for piece in pieces], [FINAL] * len(pieces))
         builder.close()
     return builder.finish()
+
+
+def _row_flags(loads: NDArray[np.bool_], ends: NDArray[np.bool_]) -> int:
+    """Flags of a group by what its rows need."""
+    if loads.all() == loads.any() and ends.all() == ends.any():
+        return (LOAD if loads.all() else 0) | (FINAL if ends.all() else 0)
+    bits = 1 << np.arange(len(loads))
+    return MIXED | int(bits[loads].sum()) << LOADS | int(bits[ends].sum()) << ENDS
 
 
 def _cut(rows: Ints, heights: Sequence[int]) -> list[Ints]:
@@ -173,6 +188,10 @@ def _cut(rows: Ints, heights: Sequence[int]) -> list[Ints]:
             pieces.append(rows[start : start + height])
             start += height
     return pieces
+
+
+def _tallest_first(unit: tuple[Ints, Ints]) -> int:
+    return -len(unit[0])
 
 
 def _classes(mask: NDArray[np.bool_]) -> list[Ints]:
@@ -203,19 +222,23 @@ class _Builder:
         self.parts: list[int] = [0]
         self.sections: list[int] = [0]
 
-    def run(self, units: list[tuple[Ints, Ints]], flags: int) -> None:
-        """Append groups with the same flags, tallest first so that equal heights are neighbours."""
-        alike = groupby(sorted(units, key=lambda unit: -len(unit[0])), key=lambda unit: (len(unit[0]), id(unit[1])))
+    def run(self, units: list[tuple[Ints, Ints]], flags: int | list[int]) -> None:
+        """Append groups with the same flags, or each with its own, tallest first so that equal heights are
+        neighbours."""
+        given = [flags] * len(units) if isinstance(flags, int) else flags
+        order = sorted(range(len(units)), key=lambda i: _tallest_first(units[i]))
+        alike = groupby(order, key=lambda i: (len(units[i][0]), id(units[i][1])))
         last: Any = None
         for (height, _), some in alike:
-            pieces = list(some)
+            which = list(some)
+            pieces = [units[i] for i in which]
             columns, n = pieces[0][1], len(pieces)
             rows = np.concatenate([piece for piece, _ in pieces])
             shared = columns is last and len(columns) > 0
             again = SHARED if len(columns) else 0
             self.heights += [height] * n
             self.counts += [len(columns)] * n
-            self.flags += [flags | (again if shared else 0), *[flags | again] * (n - 1)]
+            self.flags += [given[i] | (again if shared or i != which[0] else 0) for i in which]
             self.rows.append(rows)
             if not shared:
                 self.columns.append(columns)

@@ -15,7 +15,7 @@ from prunus.runtime.layout import LINE, Layout, c_strides, odd_lines, up
 from prunus.runtime.lower.context import Address, Draft, activation_fields, as_contiguous, clear_padding, copy
 from prunus.runtime.program import Op
 from prunus.runtime.records import NOWHERE, float_bits
-from prunus.sparsity.encoding import Encoding, column_starts, value_starts
+from prunus.sparsity.encoding import SHARED, Encoding, column_starts, value_starts
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def group_table(encoding: Encoding) -> tuple[NDArray[np.int32], NDArray[np.int64
     head, heights = 4, encoding.heights
     starts = np.cumsum(heights + head) - (heights + head)
     table = np.zeros(int((heights + head).sum()), np.int32)
-    for i, column in enumerate((encoding.counts, encoding.flags & 3, column_starts(encoding), value_starts(encoding))):
+    for i, column in enumerate((encoding.counts, encoding.flags & ~SHARED, column_starts(encoding), value_starts(encoding))):
         table[starts + i] = column
     row_starts = np.cumsum(heights) - heights
     within = np.arange(len(encoding.rows)) - np.repeat(row_starts, heights)
