@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LOAD, FINAL, SHARED = 1, 2, 4  # SHARED: the columns are those of the group before
+APART = 1 << 24  # each row has as many columns, of its own
 MIXED, LOADS, ENDS, MOST_MIXED = 8, 8, 16, 8  # MIXED: bit LOADS + r for LOAD of row r, ENDS + r for FINAL; up to 8 rows
 Ints = NDArray[np.int64]
 Indices = NDArray[np.int64] | NDArray[np.int32]
@@ -28,7 +29,7 @@ class Encoding:
     """A matrix as row groups.
 
     heights, counts, flags: int64[groups], rows and columns of each group and its flags. rows: int64[sum of heights].
-    columns: int64 or int32[sum of counts of groups that aren't SHARED]. values: float32[sum of heights * counts],
+    columns: int64 or int32[sum of counts of groups that aren't SHARED], of APART ones row by row. values: float32[sum of heights * counts],
     per group [column][row]; int32 where the matrix is one of words (see `words.py`). parts: int64[parts + 1], first
     group of each stretch of groups over one range of columns. sections: int64[sections + 1], first group of each, a
     subset of `parts`.
@@ -53,6 +54,7 @@ class Encoding:
 def column_starts(encoding: Encoding) -> Ints:
     """int64[groups]: where each group's columns start in `columns`; SHARED ones start where the one before does."""
     own = np.where(encoding.flags & SHARED, 0, encoding.counts)
+    own = np.where(encoding.flags & APART, own * encoding.heights, own)
     starts = np.asarray(np.cumsum(own) - own, np.int64)
     owner = np.maximum.accumulate(np.where(encoding.flags & SHARED, 0, np.arange(len(own))))
     return np.asarray(starts[owner], np.int64) if len(own) else starts
@@ -73,14 +75,32 @@ def decode(encoding: Encoding) -> Values:
         for group in np.flatnonzero((encoding.heights == height) & (encoding.counts > 0)):
             n = encoding.counts[group]
             rows = encoding.rows[row_starts[group] : row_starts[group] + height]
-            columns = encoding.columns[starts[group] : starts[group] + n]
             piece = encoding.values[first[group] : first[group] + n * height].reshape(n, height)
-            matrix[np.ix_(rows, columns)] += piece.T
+            if encoding.flags[group] & APART:  # a column comes again where a row is filled up
+                columns = encoding.columns[starts[group] : starts[group] + n * height].reshape(height, n)
+                np.add.at(matrix, (rows[:, None], columns), piece.T)
+            else:
+                matrix[np.ix_(rows, encoding.columns[starts[group] : starts[group] + n])] += piece.T
     return matrix
 
 
+def read_order(encoding: Encoding) -> Indices:
+    """`columns` in the order in which kernels read them: of APART groups [column][row]."""
+    columns = encoding.columns
+    starts, apart = column_starts(encoding), encoding.flags & APART != 0
+    if not apart.any():
+        return columns
+    columns = columns.copy()
+    sizes = np.stack([encoding.heights, encoding.counts], 1)
+    for height, n in np.unique(sizes[apart], axis=0):
+        alike = starts[apart & (encoding.heights == height) & (encoding.counts == n)]
+        places = alike[:, None, None] + np.arange(height * n).reshape(height, n)
+        columns[places.swapaxes(1, 2).reshape(len(alike), -1)] = columns[places.reshape(len(alike), -1)]
+    return columns
+
+
 def encode_rows(
-    matrix: Values, heights: Sequence[int], section_values: int, *, chunk: int = 0, union: int = 1
+    matrix: Values, heights: Sequence[int], section_values: int, *, chunk: int = 0, union: int = 1, apart: int = 1
 ) -> Encoding:
     """Encode by rows that keep the same columns: each such class is cut into groups of the largest heights that fit.
 
@@ -88,7 +108,8 @@ def encode_rows(
     `section_values` values. With `chunk` > 0 the columns are cut at its multiples, a section's rows go through them one
     after the other, so that a chunk of the input stays in cache, and `section_values` counts one chunk. With `union` >
     1 that many neighbouring rows keep what any of them keeps, which pads with zeros and makes wide groups out of masks
-    that share little.
+    that share little. With `apart` > 1 that many single rows of about as many columns are computed side by side, each
+    with columns of its own.
     """
     matrix = np.ascontiguousarray(matrix)
     m, k = matrix.shape
@@ -96,7 +117,7 @@ def encode_rows(
     if union > 1:
         blocks = np.logical_or.reduceat(mask, np.arange(0, m, union), axis=0)
         mask = np.repeat(blocks, union, axis=0)[:m]
-    builder = _Builder(matrix)
+    builder = _Builder(matrix, apart)
     tall = sorted(heights, reverse=True)
     units: list[tuple[Ints, Ints]] = []  # rows, columns; the same columns object where they are shared
     held = 0
@@ -211,8 +232,9 @@ def _classes(mask: NDArray[np.bool_]) -> list[Ints]:
 class _Builder:
     """Collects groups in order."""
 
-    def __init__(self, matrix: Values) -> None:
+    def __init__(self, matrix: Values, apart: int = 1) -> None:
         self.matrix = matrix
+        self.apart = apart
         self.heights: list[int] = []
         self.counts: list[int] = []
         self.flags: list[int] = []
@@ -225,6 +247,8 @@ class _Builder:
     def run(self, units: list[tuple[Ints, Ints]], flags: int | list[int]) -> None:
         """Append groups with the same flags, or each with its own, tallest first so that equal heights are
         neighbours."""
+        if self.apart > 1 and isinstance(flags, int):
+            units = self._side_by_side(units, flags)
         given = [flags] * len(units) if isinstance(flags, int) else flags
         order = sorted(range(len(units)), key=lambda i: _tallest_first(units[i]))
         alike = groupby(order, key=lambda i: (len(units[i][0]), id(units[i][1])))
@@ -246,6 +270,28 @@ class _Builder:
                 values = self.matrix[rows[:, None], columns].reshape(n, height, len(columns))
                 self.values.append(values.swapaxes(1, 2).ravel())
             last = columns
+
+    def _side_by_side(self, units: list[tuple[Ints, Ints]], flags: int) -> list[tuple[Ints, Ints]]:
+        """Append single rows in groups of `apart`, most columns first, and give back the others. The fewer columns of a
+        row are filled up with its last, of value zero."""
+        single = sorted((u for u in units if len(u[0]) == 1 and len(u[1])), key=lambda unit: -len(unit[1]))
+        whole = len(single) // self.apart * self.apart
+        for i in range(0, whole, self.apart):
+            some = single[i : i + self.apart]
+            n = len(some[0][1])
+            rows = np.concatenate([row for row, _ in some])
+            columns = np.stack([np.pad(own, (0, n - len(own)), "edge") for _, own in some])
+            values = self.matrix[rows[:, None], columns]
+            for row, (_, own) in zip(values, some, strict=True):
+                row[len(own) :] = 0
+            self.heights.append(self.apart)
+            self.counts.append(n)
+            self.flags.append(flags | APART)
+            self.rows.append(rows)
+            self.columns.append(columns.ravel())
+            self.values.append(values.T.ravel())
+        taken = {id(unit) for unit in single[:whole]}
+        return [unit for unit in units if id(unit) not in taken]
 
     def section(self, units: list[tuple[Ints, Ints]], chunk: int, k: int) -> None:
         """Append a section: its groups as they are, or chunk after chunk of columns."""

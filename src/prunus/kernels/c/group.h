@@ -1,6 +1,7 @@
 // The micro-kernel: for each row group of a list, acc[R rows][V vectors] += w[k][R] * x[off[k] + pixels] over the
 // group's kept columns k, then either a partial sum to scratch or the epilogue to the output. One body, written once;
-// a kernel is PRUNUS_GROUP(R, V), and tails are the same body at other V.
+// a kernel is PRUNUS_GROUP(R, V), or PRUNUS_APART(R, V) where each row has columns of its own: off[k][R]. Tails are the
+// same body at other V.
 #ifndef PRUNUS_GROUP_H
 #define PRUNUS_GROUP_H
 #include "activation.h"
@@ -139,7 +140,48 @@ static const float group_nothing[16 * VL] __attribute__((aligned(VB)));  // the 
     UNROLL for (int v = 0; v < V; v++) store(y + v * VL, a[r][v]);                                     \
   }
 
-#define PRUNUS_GROUP(R, V, NAME)                                                                       \
+#define SHARED_COLUMNS(R, V)                                                                       \
+  for (int32_t k = 0; k < n; k++, w += R) {                                                        \
+    const float *p = x + off[k];                                                                   \
+    __builtin_prefetch(w + 1024);                                                                   \
+    if (R < V) { /* hold R weights, take the pixels one vector at a time */                        \
+      vf a[R];                                                                                     \
+      UNROLL for (int r = 0; r < R; r++) a[r] = splat(w[r]);                                       \
+      UNROLL for (int v = 0; v < V; v++) {                                                         \
+        const vf in = load(p + v * VL);                                                            \
+        UNROLL for (int r = 0; r < R; r++) acc[r][v] += a[r] * in;                                 \
+        KEEP_ORDER();                                                                              \
+      }                                                                                            \
+    } else { /* hold V vectors of pixels, take the weights one at a time */                        \
+      vf in[V];                                                                                    \
+      UNROLL for (int v = 0; v < V; v++) in[v] = load(p + v * VL);                                 \
+      UNROLL for (int r = 0; r < R; r++) {                                                         \
+        const vf a = splat(w[r]);                                                                  \
+        UNROLL for (int v = 0; v < V; v++) acc[r][v] += a * in[v];                                 \
+        AFTER(acc[r][V - 1]);                                                                      \
+      }                                                                                            \
+    }                                                                                              \
+  }
+
+// Each row has columns of its own, in turn: pixels are read once per product, but sums enough are under way whatever the
+// width, and short rows end together.
+#define OWN_COLUMNS(R, V)                                                                              \
+  for (int32_t k = 0; k < n; k++, w += R, off += R) {                                                  \
+    __builtin_prefetch(w + 1024);                                                                      \
+    UNROLL for (int r = 0; r < R; r++) {                                                               \
+      const float *p = x + off[r];                                                                     \
+      const vf a = splat(w[r]);                                                                        \
+      UNROLL for (int v = 0; v < V; v++) {                                                             \
+        acc[r][v] += a * load(p + v * VL);                                                             \
+        KEEP_ORDER();                                                                                  \
+      }                                                                                                \
+    }                                                                                                  \
+  }
+
+#define PRUNUS_GROUP(R, V, NAME) GROUP_KERNEL(R, V, NAME, SHARED_COLUMNS)
+#define PRUNUS_APART(R, V, NAME) GROUP_KERNEL(R, V, NAME, OWN_COLUMNS)
+
+#define GROUP_KERNEL(R, V, NAME, COLUMNS)                                                                       \
   static void NAME(const prunus_tile *t, const int32_t *group, int64_t n_groups) {                            \
     for (const int32_t *end = group + n_groups * (GROUP_HEAD + R); group < end; group += GROUP_HEAD + R) { \
       const int32_t n = group[GROUP_COLUMNS], flags = group[GROUP_FLAGS], *rows = group + GROUP_HEAD;  \
@@ -163,27 +205,7 @@ static const float group_nothing[16 * VL] __attribute__((aligned(VB)));  // the 
       } else {                                                                                         \
         UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++) acc[r][v] = (vf){0};     \
       }                                                                                                \
-      for (int32_t k = 0; k < n; k++, w += R) {                                                        \
-        const float *p = x + off[k];                                                                   \
-        __builtin_prefetch(w + 1024);                                                                   \
-        if (R < V) { /* hold R weights, take the pixels one vector at a time */                        \
-          vf a[R];                                                                                     \
-          UNROLL for (int r = 0; r < R; r++) a[r] = splat(w[r]);                                       \
-          UNROLL for (int v = 0; v < V; v++) {                                                         \
-            const vf in = load(p + v * VL);                                                            \
-            UNROLL for (int r = 0; r < R; r++) acc[r][v] += a[r] * in;                                 \
-            KEEP_ORDER();                                                                              \
-          }                                                                                            \
-        } else { /* hold V vectors of pixels, take the weights one at a time */                        \
-          vf in[V];                                                                                    \
-          UNROLL for (int v = 0; v < V; v++) in[v] = load(p + v * VL);                                 \
-          UNROLL for (int r = 0; r < R; r++) {                                                         \
-            const vf a = splat(w[r]);                                                                  \
-            UNROLL for (int v = 0; v < V; v++) acc[r][v] += a * in[v];                                 \
-            AFTER(acc[r][V - 1]);                                                                      \
-          }                                                                                            \
-        }                                                                                              \
-      }                                                                                                \
+      COLUMNS(R, V)                                                                                  \
       if (flags & GROUP_FINAL) {                                                                       \
         FINISH_ROWS(t, rows, acc, R, V)                                                                \
       } else if (R <= GROUP_MOST_MIXED && flags >> GROUP_ENDS) {                                       \
