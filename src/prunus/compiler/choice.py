@@ -141,7 +141,7 @@ def examine(matrix: Values) -> Zeros:
     packed = np.packbits(mask, axis=1)
     kept = packed[packed.any(1)]
     sharing = max(len(kept), 1) / max(len({row.tobytes() for row in kept}), 1)
-    if sharing >= 2 or density == 0 or density > MANY:
+    if sharing >= SHARED_WELL or density == 0 or density > MANY:
         return Zeros(density, sharing, None)
     for high, wide in BLOCKS:
         if m < high:
@@ -156,6 +156,7 @@ def examine(matrix: Values) -> Zeros:
     return Zeros(density, sharing, None)
 
 
+SHARED_WELL = 4  # rows with the same columns, on average, from which on blocks aren't worth trying
 CHANNELS = Choice("channels", (1,), 1, 1, 1, False)
 SECTION_VALUES = 60000  # of weights that stay in a second-level cache of 512 KB while pixels go by
 L1_VECTORS = 512  # of 32 bytes: half of a first-level cache of 32 KB
@@ -163,6 +164,7 @@ STRIP_VALUES = (50000, 250000, 1000000)  # of transformed input; a second-level 
 SUM_VALUES = 60000  # of the products that wait to be transformed back
 LEAST_KEPT = 64  # columns per group and chunk, to pay for loading and storing the sums
 FEW_KEPT = (13, 26, 38)  # likewise, of single rows, whose pixels must be near: each is read for one product
+WIDE = 8  # vectors of pixels
 FEW_TASKS, MANY_TASKS = 2, 8  # per thread: few where a task would be over before the next is handed out
 TASK_WORK = 60000  # of weights times vectors of pixels in a task, some 10 microseconds
 PLANE_ELEMENTS = 16384  # of depthwise output: a few microseconds
@@ -190,10 +192,10 @@ def _candidates(shape: LayerShape, zeros: Zeros, isa: Isa) -> list[Choice]:
     most = dict(isa.tiles)
     if shape.groups > 1 and shape.m == shape.groups:
         return [_rows(shape, zeros, isa, (1,), tile) for tile in (6, 4, 8)]
-    if zeros.block:
-        return [*_block_choices(shape, zeros, zeros.block, isa), *_orders(shape, zeros, isa, (1,), 8)]
+    found = _block_choices(shape, zeros, zeros.block, isa) if zeros.block else []
+    if zeros.block and zeros.sharing < 2:
+        return [*found, *_orders(shape, zeros, isa, (1,), 8)]
     if zeros.sharing >= 2:
-        found = []
         for height in _fitting_heights(zeros.sharing, most):
             heights = tuple(dict.fromkeys(h for h in (height, 4, 3, 2, 1) if h <= height))
             found += _orders(shape, zeros, isa, heights, most[height])
@@ -210,7 +212,9 @@ def _fitting_heights(sharing: float, most: dict[int, int]) -> list[int]:
     """Heights that classes of rows alike fill, with at least two vectors of pixels; the four that do most per load."""
     fits = [h for h in most if h > 1 and most[h] > 1 and (sharing % h == 0 or sharing >= 4 * h)]
     fits.sort(key=lambda h: -h * most[h] / (h + most[h]))
-    return fits[:4] or [2]
+    # fewer rows over more pixels take several groups per class, and write memory in longer runs
+    narrow = [h for h in most if 1 < h <= sharing and most[h] >= WIDE and h not in fits[:4]]
+    return [*fits[:4], *narrow[-1:]] or [2]
 
 
 def _orders(shape: LayerShape, zeros: Zeros, isa: Isa, heights: tuple[int, ...], tile: int) -> list[Choice]:

@@ -1,8 +1,8 @@
 """Decides how every tensor of a program lies in memory: which are planar, at what pitch, and which share memory."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from prunus.runtime.layout import Layout, Shape, channels_of, contiguous, planar
+from prunus.runtime.layout import Layout, Shape, channels_of, contiguous, planar, up
 from prunus.runtime.lower.layer import taps
 from prunus.runtime.program import Program, outside_tensors
 
@@ -50,6 +50,10 @@ def arrange(program: Program, batch: int) -> tuple[dict[str, Layout], dict[str, 
     for name, needed in pitch.items():
         group = groups.of(name)
         widest[group] = max(widest.get(group, 0), needed)
+    widest = {
+        group: whole_vectors(pitch, [s for name, s in shapes.items() if name not in flat and groups.of(name) == group], program.lanes)
+        for group, pitch in widest.items()
+    }
     layouts: dict[str, Layout] = {}
     views: dict[str, tuple[str, int]] = {}
     for name, shape in shapes.items():
@@ -64,6 +68,14 @@ def arrange(program: Program, batch: int) -> tuple[dict[str, Layout], dict[str, 
             views[name] = (top, 0)
     _reshape_views(program, layouts, views)
     return layouts, views
+
+
+def whole_vectors(pitch: int, shapes: Iterable[Shape], lanes: int) -> int:
+    """The next pitch of whole vectors, where planes take no more vectors for it: a window one row up or down is then as
+    well aligned as one that isn't shifted."""
+    wide = up(pitch, lanes)
+    same = all(-(-((h - 1) * pitch + w) // lanes) == -(-((h - 1) * wide + w) // lanes) for _, _, h, w in shapes)
+    return wide if same else pitch
 
 
 def _contiguous_tensors(program: Program, shapes: Mapping[str, Shape]) -> set[str]:

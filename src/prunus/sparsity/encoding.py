@@ -95,7 +95,7 @@ def read_order(encoding: Encoding) -> Indices:
     for height, n in np.unique(sizes[apart], axis=0):
         alike = starts[apart & (encoding.heights == height) & (encoding.counts == n)]
         places = alike[:, None, None] + np.arange(height * n).reshape(height, n)
-        columns[places.swapaxes(1, 2).reshape(len(alike), -1)] = columns[places.reshape(len(alike), -1)]
+        columns[places.ravel()] = encoding.columns[places.swapaxes(1, 2).ravel()]
     return columns
 
 
