@@ -68,7 +68,9 @@ def encode(matrix: Values, groups: int, choice: Choice) -> Encoding:
 def _encode(matrix: Values, choice: Choice) -> Encoding:
     if choice.encoding == "blocks":
         return encode_blocks(matrix, choice.block, choice.heights, choice.section, columns_outer=choice.columns_outer)
-    return encode_rows(matrix, choice.heights, choice.section, chunk=choice.chunk, union=choice.union, apart=choice.apart)
+    return encode_rows(
+        matrix, choice.heights, choice.section, chunk=choice.chunk, union=choice.union, apart=choice.apart
+    )
 
 
 def join(parts: Sequence[Encoding], rows: Sequence[int], columns: Sequence[int], section_values: int) -> Encoding:
@@ -119,8 +121,8 @@ class LayerShape:
 class Zeros:
     """What candidates need to know of a matrix's zeros.
 
-    `sharing`: mean number of rows with the same columns, of those that keep any. `block`: the largest block in which kept rows x kept columns
-    hold no zero, where rows are pruned too; None if there is none.
+    `sharing`: mean number of rows with the same columns, of those that keep any. `block`: the largest block in which
+    kept rows x kept columns hold no zero, where rows are pruned too; None if there is none.
     """
 
     density: float

@@ -35,8 +35,8 @@ class Isa:
         return self.vector_bytes // 4
 
     def gemv_heights(self, pack: int = 1) -> tuple[int, ...]:
-        """Heights of row groups where the lanes are rows: 4, 2 and 1 vectors, half of one (float32, where that is 4 rows
-        or more), and single rows."""
+        """Heights of row groups where the lanes are rows: 4, 2 and 1 vectors, half of one (float32, where that is 4
+        rows or more), and single rows."""
         half = (self.lanes // 2,) if pack == 1 and self.lanes >= 8 else ()
         return (4 * self.lanes, 2 * self.lanes, self.lanes, *half, 1)
 
@@ -54,8 +54,8 @@ ISAS: Final = (
     Isa(
         "x86-64-avx512-bf16", "x86_64-linux-gnu.2.17", 64,
         ("-mcpu=x86_64_v4+avx512vnni+avx512bf16", "-mprefer-vector-width=512"),
-        ("-march=x86-64-v4", "-mavx512vnni", "-mavx512bf16", "-mprefer-vector-width=512"), _REGISTERS_32, _APART_32, _PACKED_32,
-        bf16=True,
+        ("-march=x86-64-v4", "-mavx512vnni", "-mavx512bf16", "-mprefer-vector-width=512"), _REGISTERS_32,
+        _APART_32, _PACKED_32, bf16=True,
     ),
     Isa(
         "x86-64-avx512-vnni", "x86_64-linux-gnu.2.17", 64,
@@ -71,7 +71,8 @@ ISAS: Final = (
         _APART_16, _PACKED_16, saturates=True,
     ),
     Isa(
-        "x86-64", "x86_64-linux-gnu.2.17", 16, ("-mcpu=x86_64",), ("-march=x86-64",), _REGISTERS_16, _APART_16, _PACKED_16,
+        "x86-64", "x86_64-linux-gnu.2.17", 16, ("-mcpu=x86_64",), ("-march=x86-64",), _REGISTERS_16,
+        _APART_16, _PACKED_16,
     ),
     Isa(
         "aarch64-i8mm", "aarch64-linux-gnu.2.17", 16, ("-mcpu=generic+dotprod+i8mm+bf16",),

@@ -51,7 +51,9 @@ def arrange(program: Program, batch: int) -> tuple[dict[str, Layout], dict[str, 
         group = groups.of(name)
         widest[group] = max(widest.get(group, 0), needed)
     widest = {
-        group: whole_vectors(pitch, [s for name, s in shapes.items() if name not in flat and groups.of(name) == group], program.lanes)
+        group: whole_vectors(
+            pitch, [s for name, s in shapes.items() if name not in flat and groups.of(name) == group], program.lanes
+        )
         for group, pitch in widest.items()
     }
     layouts: dict[str, Layout] = {}

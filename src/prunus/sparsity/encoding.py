@@ -2,9 +2,10 @@
 
 A group is some rows that share a list of kept columns, with their values packed [column][row]. A row may be served by
 several groups that add up; flags say whether a group starts from the partial sums (LOAD) and whether it ends the row
-(FINAL), or, where its rows differ in that, which do (MIXED). A section is a run of groups that owns its rows, so sections can go to different threads. This is GRIM's BCRC
-with groups of fixed height. Source: Niu et al., "GRIM", TPAMI 44 (2022), arXiv:2108.11033, sections on matrix reorder
-and compact storage; flags, sections and heights are ours.
+(FINAL), or, where its rows differ in that, which do (MIXED). Rows that share nothing may still form a group, to be
+computed side by side (APART). A section is a run of groups that owns its rows, so sections can go to different threads.
+This is GRIM's BCRC with groups of fixed height. Source: Niu et al., "GRIM", TPAMI 44 (2022), arXiv:2108.11033, sections
+on matrix reorder and compact storage; flags, sections and heights are ours.
 """
 
 from collections.abc import Sequence
@@ -29,10 +30,10 @@ class Encoding:
     """A matrix as row groups.
 
     heights, counts, flags: int64[groups], rows and columns of each group and its flags. rows: int64[sum of heights].
-    columns: int64 or int32[sum of counts of groups that aren't SHARED], of APART ones row by row. values: float32[sum of heights * counts],
-    per group [column][row]; int32 where the matrix is one of words (see `words.py`). parts: int64[parts + 1], first
-    group of each stretch of groups over one range of columns. sections: int64[sections + 1], first group of each, a
-    subset of `parts`.
+    columns: int64 or int32[sum of counts of groups that aren't SHARED], where APART a list per row. values:
+    float32[sum of heights * counts], per group [column][row]; int32 where the matrix is one of words (see `words.py`).
+    parts: int64[parts + 1], first group of each stretch of groups over one range of columns. sections:
+    int64[sections + 1], first group of each, a subset of `parts`.
     """
 
     shape: tuple[int, int]
@@ -149,8 +150,9 @@ def encode_blocks(
     """Encode block by block: inside each, the kept rows by the kept columns, added up over the blocks of a strip.
 
     For BCR, where each block keeps rows of its own. `heights` must hold 1 and are the group heights to use, up to 8; a
-    block that keeps more rows than the tallest is cut. A section holds the strips of `section_rows` rows; in it, blocks go
-    column by column of blocks (`columns_outer`), or strip by strip.
+    block that keeps more rows than the tallest is cut. A section holds the strips of `section_rows` rows; in it, blocks
+    go column by column of blocks (`columns_outer`), or strip by strip. A row starts with the first of its blocks and
+    ends with the last.
     """
     matrix = np.ascontiguousarray(matrix)
     m, k = matrix.shape

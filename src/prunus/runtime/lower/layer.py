@@ -184,7 +184,9 @@ def group_table(encoding: Encoding) -> tuple[NDArray[np.int32], NDArray[np.int64
     head, heights = 4, encoding.heights
     starts = np.cumsum(heights + head) - (heights + head)
     table = np.zeros(int((heights + head).sum()), np.int32)
-    for i, column in enumerate((encoding.counts, encoding.flags & ~(SHARED | APART), column_starts(encoding), value_starts(encoding))):
+    for i, column in enumerate(
+        (encoding.counts, encoding.flags & ~(SHARED | APART), column_starts(encoding), value_starts(encoding))
+    ):
         table[starts + i] = column
     row_starts = np.cumsum(heights) - heights
     within = np.arange(len(encoding.rows)) - np.repeat(row_starts, heights)
@@ -195,8 +197,8 @@ def group_table(encoding: Encoding) -> tuple[NDArray[np.int32], NDArray[np.int64
 def call_table(
     encoding: Encoding, starts: NDArray[np.int64]
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
-    """Runs of groups of one height (height or APART_HEIGHT + height, start, groups), the first run of each part, the first part of each
-    section."""
+    """Runs of groups of one height (height or APART_HEIGHT + height, start, groups), the first run of each part, the
+    first part of each section."""
     n = len(encoding.heights)
     heights = np.where(encoding.flags & APART, encoding.heights + APART_HEIGHT, encoding.heights)
     if n == 0:
