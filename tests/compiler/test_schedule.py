@@ -57,6 +57,7 @@ CHOICES = st.builds(
     pixels_outer=st.booleans(),
     chunk=st.sampled_from([0, 0, 1, 5, 40]),
     union=st.sampled_from([1, 1, 2, 4, 8]),
+    apart=st.sampled_from([1, 1, 2, 4]),
     block=st.sampled_from([(8, 16), (4, 9), (1, 1), (16, 64)]),
     columns_outer=st.booleans(),
 )

@@ -7,7 +7,18 @@ from numpy.testing import assert_array_equal
 from prunus.kernels.isa import Isa
 from prunus.runtime.lower.layer import call_table, group_table
 from prunus.runtime.records import ACTIVATIONS, ARENA, CONSTANTS, NOWHERE, TABLES, address, float_bits, record
-from prunus.sparsity.encoding import FINAL, LOAD, Encoding, column_starts
+from prunus.sparsity.encoding import (
+    APART,
+    FINAL,
+    LOAD,
+    MIXED,
+    MOST_MIXED,
+    Encoding,
+    column_starts,
+    encode_blocks,
+    encode_rows,
+    read_order,
+)
 from tests.kernels.runners import Runner
 
 GUARD = 777.0
@@ -61,7 +72,9 @@ def run_conv(
         places[name] = address(TABLES, sum(t.size for t in tables))
         tables.append(np.ascontiguousarray(values, np.int32).ravel())
 
-    table("offsets", windows[encoding.columns])
+    columns = encoding.columns.astype(np.int32)
+    read_order(encoding, columns)
+    table("offsets", windows[columns])
     table("groups", groups), table("calls", calls), table("parts", part_starts), table("sections", sections)
     if mask is not None:
         table("mask", mask)
@@ -185,6 +198,53 @@ def test_epilogue(runner: Runner) -> None:
     )
     raw = expected(matrix, x, windows, width) + bias[:, None]
     assert_array_equal(got, np.where(raw < 0, raw * slope[:, None], raw))
+
+
+def test_rows_of_a_group_begin_and_end_alone(runner: Runner) -> None:
+    """Block by block, with each activation: rows that wait go to scratch as they are, rows that end through the
+    epilogue."""
+    rng = np.random.default_rng(5)
+    some = [(h, v) for h, v in tiles(runner.isa) if h <= MOST_MIXED]
+    kinds = (("none", 0, 0), ("relu", 0, 0), ("clip", -3, 6), ("leaky_relu", 0.5, 0))
+    for i, (height, vectors) in enumerate(some[:: 3 if "qemu" in runner.name else 1]):
+        width, m = vectors * runner.isa.lanes, 2 * height + 1
+        windows, x = rng.permutation(40)[:K], integers(rng, width + 64)
+        matrix = integers(rng, m, K)
+        for j in range(0, K, 3):
+            matrix[rng.permutation(m)[: m - height], j : j + 3] = 0
+        encoding = encode_blocks(matrix, (m, 3), (height, 1), m)
+        assert (encoding.flags & MIXED).any() or height == 1
+        bias, residual, mask = integers(rng, m), integers(rng, m, width + 3), np.where(np.arange(width) % 5 == 4, 0, -1)
+        kind, p0, p1 = kinds[i % len(kinds)]
+        got = run_conv(
+            runner, encoding, x, windows, vectors, vectors, bias=bias, residual=residual, mask=mask,
+            activation=(kind, p0, p1),
+        )  # fmt: skip
+        raw = expected(matrix, x, windows, width) + bias[:, None] + residual[:, :width]
+        function = {
+            "none": lambda a: a, "relu": lambda a: np.maximum(a, 0), "clip": lambda a: np.clip(a, -3, 6),
+            "leaky_relu": lambda a: np.where(a < 0, a * 0.5, a),
+        }[kind]  # fmt: skip
+        assert_array_equal(got, np.where(mask, function(raw), 0), err_msg=f"{height}x{vectors} {kind}")
+        plain = run_conv(runner, encoding, x, windows, vectors, vectors)
+        assert_array_equal(plain, expected(matrix, x, windows, width), err_msg=f"{height}x{vectors}")
+
+
+def test_rows_with_columns_of_their_own(runner: Runner) -> None:
+    """Each width of each kernel, at once and in chunks, rows filled up with zeros among them."""
+    rng = np.random.default_rng(6)
+    for apart, most in runner.isa.apart:
+        for vectors in range(1, most + 1):
+            width = vectors * runner.isa.lanes
+            windows, x = rng.permutation(40)[:K], integers(rng, width + 64)
+            matrix = integers(rng, 2 * apart + 1, K) * (rng.random((2 * apart + 1, K)) < 0.6)
+            for chunk in (0, 4):
+                encoding = encode_rows(matrix.astype(np.float32), (1,), 10**9, chunk=chunk, apart=apart)
+                assert (encoding.flags & APART).any()
+                bias = integers(rng, len(matrix))
+                got = run_conv(runner, encoding, x, windows, vectors, vectors, bias=bias)
+                want = expected(matrix, x, windows, width) + bias[:, None]
+                assert_array_equal(got, want, err_msg=f"{apart}x{vectors}")
 
 
 def test_nan_in_padding_becomes_zero(runner: Runner) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prunus.runtime.arrange import whole_vectors
 from prunus.runtime.layout import LINE, Layout, c_strides, channels_of, contiguous, odd_lines, planar, up
 
 SIZES = st.integers(1, 5)
@@ -94,3 +95,12 @@ def test_rounding_up(value: int, multiple: int) -> None:
     assert up(value, multiple) % multiple == 0
     lines = odd_lines(value)
     assert value <= lines < value + 2 * LINE and lines // LINE % 2 == 1
+
+
+def test_pitches_of_whole_vectors() -> None:
+    """Only where no plane of the group takes a vector more."""
+    assert whole_vectors(15, [(1, 4, 14, 14)], 16) == 16
+    assert whole_vectors(15, [(1, 4, 14, 14)], 8) == 15
+    assert whole_vectors(29, [(1, 4, 28, 28)], 16) == 29
+    assert whole_vectors(15, [(1, 4, 14, 14), (1, 4, 3, 2)], 16) == 15
+    assert whole_vectors(16, [(1, 4, 28, 16)], 16) == 16

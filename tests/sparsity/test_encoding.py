@@ -9,8 +9,13 @@ from numpy.typing import NDArray
 from prunus.compiler.choice import LayerShape, candidates, encode, examine
 from prunus.kernels.isa import ISAS, Isa
 from prunus.sparsity.encoding import (
+    APART,
+    ENDS,
     FINAL,
     LOAD,
+    LOADS,
+    MIXED,
+    MOST_MIXED,
     SHARED,
     Encoding,
     column_starts,
@@ -19,6 +24,7 @@ from prunus.sparsity.encoding import (
     encode_blocks,
     encode_rows,
     expand,
+    read_order,
     value_starts,
 )
 from prunus.sparsity.project import project
@@ -108,12 +114,17 @@ def check(encoding: Encoding, heights: tuple[int, ...], matrix: Matrix) -> None:
     for section in range(len(encoding.sections) - 1):
         for group in range(*encoding.sections[section : section + 2]):
             rows = encoding.rows[starts[group] : starts[group] + encoding.heights[group]]
-            columns = encoding.columns[places[group] : places[group] + encoding.counts[group]]
-            assert len(set(rows.tolist())) == len(rows) and len(columns) == encoding.counts[group]
-            assert (np.diff(columns) > 0).all(), "columns rise"
+            n, apart = encoding.counts[group], bool(encoding.flags[group] & APART)
+            columns = encoding.columns[places[group] : places[group] + n * (len(rows) if apart else 1)]
+            assert len(set(rows.tolist())) == len(rows) and len(columns) == n * (len(rows) if apart else 1)
+            for own in columns.reshape(-1, n) if n else []:
+                assert (np.diff(own) >= 0).all() if apart else (np.diff(own) > 0).all(), "columns rise"
             assert firsts[group] + encoding.heights[group] * encoding.counts[group] <= encoding.values.size
-            load, final = encoding.flags[group] & LOAD, encoding.flags[group] & FINAL
-            for row in rows.tolist():
+            flags = int(encoding.flags[group])
+            assert not flags & MIXED or (len(rows) <= MOST_MIXED and not flags & (LOAD | FINAL)), "one way to say it"
+            for r, row in enumerate(rows.tolist()):
+                load = flags & LOAD or (flags & MIXED and flags >> (LOADS + r) & 1)
+                final = flags & FINAL or (flags & MIXED and flags >> (ENDS + r) & 1)
                 assert owner.setdefault(row, section) == section, "a section owns its rows"
                 assert bool(load) == bool(begun[row]), "only the first group of a row starts from nothing"
                 assert not ended[row], "nothing follows a row's last group"
@@ -150,6 +161,43 @@ def test_blocks(
 ) -> None:
     encoding = encode_blocks(matrix, block, heights, section, columns_outer=columns_outer)
     check(encoding, heights, matrix)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    matrix=matrices(),
+    apart=st.sampled_from([2, 3, 4]),
+    section=st.sampled_from([1, 64, 10**9]),
+    chunk=st.sampled_from([0, 5, 16, 64]),
+)
+def test_rows_side_by_side(matrix: Matrix, apart: int, section: int, chunk: int) -> None:
+    encoding = encode_rows(matrix, (1,), section, chunk=chunk, apart=apart)
+    check(encoding, (1, apart), matrix)
+    again = expand(encoding.shape, compact(encoding))
+    np.testing.assert_array_equal(decode(again), matrix)
+
+
+def test_rows_side_by_side_go_column_by_column() -> None:
+    """Rows of about as many columns meet, the longest first; kernels read the columns in turn."""
+    matrix = np.zeros((4, 9), np.float32)
+    matrix[0, [1, 5]], matrix[1, [0]], matrix[2, [2, 3, 8]], matrix[3, [4]] = 1, 2, 3, 4
+    encoding = encode_rows(matrix, (1,), 10**9, apart=2)
+    assert encoding.rows.tolist() == [2, 0, 1, 3] and encoding.counts.tolist() == [3, 1]
+    assert encoding.columns.tolist() == [2, 3, 8, 1, 5, 5, 0, 4]
+    columns = encoding.columns.astype(np.int32)
+    read_order(encoding, columns)
+    assert columns.tolist() == [2, 1, 3, 5, 8, 5, 0, 4]
+    assert encoding.values.tolist() == [3, 1, 3, 1, 3, 0, 2, 4]
+
+
+def test_rows_of_a_block_begin_and_end_alone() -> None:
+    """No pass before and after the blocks: a row's first block starts from nothing, its last one ends it."""
+    matrix = np.zeros((4, 4), np.float32)
+    matrix[:2, :2] = matrix[1:3, 2:] = 1
+    encoding = encode_blocks(matrix, (4, 2), (2, 1), 4)
+    assert encoding.heights.tolist() == [2, 2, 1] and encoding.rows.tolist() == [0, 1, 1, 2, 3]
+    ends, loads = MIXED | 1 << ENDS, MIXED | 1 << LOADS | 3 << ENDS
+    assert encoding.flags.tolist() == [ends, loads, FINAL]
 
 
 def test_blocks_pad_nothing_where_they_fit() -> None:

@@ -1,7 +1,7 @@
 """How one layer is computed: its encoding, tile and loop order, as plain data that can be printed and replayed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -34,6 +34,7 @@ class Choice:
     union: int = 1
     block: tuple[int, int] = (0, 0)
     columns_outer: bool = True
+    apart: int = 1
 
     def __str__(self) -> str:
         if self.encoding == "channels":
@@ -44,6 +45,7 @@ class Choice:
         parts += [f"block {self.block[0]}x{self.block[1]}"] if self.encoding == "blocks" else []
         parts += [f"chunk {self.chunk}"] if self.chunk else []
         parts += [f"union {self.union}"] if self.union > 1 else []
+        parts += [f"{self.apart} apart"] if self.apart > 1 else []
         parts += [f"strip {self.tiles_per_task}"] if self.encoding == "winograd" else []
         parts += ["input first"] if self.encoding == "winograd" and not self.pixels_outer else []
         parts.append(f"section {self.section}" if self.section > 1 else "group by group")
@@ -66,7 +68,9 @@ def encode(matrix: Values, groups: int, choice: Choice) -> Encoding:
 def _encode(matrix: Values, choice: Choice) -> Encoding:
     if choice.encoding == "blocks":
         return encode_blocks(matrix, choice.block, choice.heights, choice.section, columns_outer=choice.columns_outer)
-    return encode_rows(matrix, choice.heights, choice.section, chunk=choice.chunk, union=choice.union)
+    return encode_rows(
+        matrix, choice.heights, choice.section, chunk=choice.chunk, union=choice.union, apart=choice.apart
+    )
 
 
 def join(parts: Sequence[Encoding], rows: Sequence[int], columns: Sequence[int], section_values: int) -> Encoding:
@@ -117,8 +121,8 @@ class LayerShape:
 class Zeros:
     """What candidates need to know of a matrix's zeros.
 
-    `sharing`: mean number of rows with the same columns. `block`: the largest block in which kept rows x kept columns
-    hold no zero, where rows are pruned too; None if there is none.
+    `sharing`: mean number of rows with the same columns, of those that keep any. `block`: the largest block in which
+    kept rows x kept columns hold no zero, where rows are pruned too; None if there is none.
     """
 
     density: float
@@ -137,8 +141,9 @@ def examine(matrix: Values) -> Zeros:
     m = len(mask)
     density = float(mask.mean()) if mask.size else 0.0
     packed = np.packbits(mask, axis=1)
-    sharing = m / max(len({row.tobytes() for row in packed}), 1)
-    if sharing >= 2 or density == 0 or density > MANY:
+    kept = packed[packed.any(1)]
+    sharing = max(len(kept), 1) / max(len({row.tobytes() for row in kept}), 1)
+    if sharing >= SHARED_WELL or density == 0 or density > MANY:
         return Zeros(density, sharing, None)
     for high, wide in BLOCKS:
         if m < high:
@@ -153,12 +158,15 @@ def examine(matrix: Values) -> Zeros:
     return Zeros(density, sharing, None)
 
 
+SHARED_WELL = 4  # rows with the same columns, on average, from which on blocks aren't worth trying
 CHANNELS = Choice("channels", (1,), 1, 1, 1, False)
 SECTION_VALUES = 60000  # of weights that stay in a second-level cache of 512 KB while pixels go by
 L1_VECTORS = 512  # of 32 bytes: half of a first-level cache of 32 KB
 STRIP_VALUES = (50000, 250000, 1000000)  # of transformed input; a second-level cache of 512 KB holds 128 K
 SUM_VALUES = 60000  # of the products that wait to be transformed back
 LEAST_KEPT = 64  # columns per group and chunk, to pay for loading and storing the sums
+FEW_KEPT = (13, 26, 38)  # likewise, of single rows, whose pixels must be near: each is read for one product
+WIDE = 8  # vectors of pixels
 FEW_TASKS, MANY_TASKS = 2, 8  # per thread: few where a task would be over before the next is handed out
 TASK_WORK = 60000  # of weights times vectors of pixels in a task, some 10 microseconds
 PLANE_ELEMENTS = 16384  # of depthwise output: a few microseconds
@@ -186,16 +194,15 @@ def _candidates(shape: LayerShape, zeros: Zeros, isa: Isa) -> list[Choice]:
     most = dict(isa.tiles)
     if shape.groups > 1 and shape.m == shape.groups:
         return [_rows(shape, zeros, isa, (1,), tile) for tile in (6, 4, 8)]
-    if zeros.block:
-        return [*_block_choices(shape, zeros, zeros.block, isa), *_orders(shape, zeros, isa, (1,), 8)]
+    found = _block_choices(shape, zeros, zeros.block, isa) if zeros.block else []
+    if zeros.block and zeros.sharing < 2:
+        return [*found, *_orders(shape, zeros, isa, (1,), 8)]
     if zeros.sharing >= 2:
-        found = []
         for height in _fitting_heights(zeros.sharing, most):
             heights = tuple(dict.fromkeys(h for h in (height, 4, 3, 2, 1) if h <= height))
             found += _orders(shape, zeros, isa, heights, most[height])
         return found
-    found = [choice for tile in (8, 6) for choice in _orders(shape, zeros, isa, (1,), tile)]
-    found += [_rows(shape, zeros, isa, (1,), tile) for tile in (4, most[1])]
+    found = _single_rows(shape, zeros, isa)
     if zeros.density > 0.3:
         found.append(_rows(shape, zeros, isa, (4, 2, 1), most[4], union=4))
     elif zeros.density > 0.15:
@@ -207,7 +214,9 @@ def _fitting_heights(sharing: float, most: dict[int, int]) -> list[int]:
     """Heights that classes of rows alike fill, with at least two vectors of pixels; the four that do most per load."""
     fits = [h for h in most if h > 1 and most[h] > 1 and (sharing % h == 0 or sharing >= 4 * h)]
     fits.sort(key=lambda h: -h * most[h] / (h + most[h]))
-    return fits[:4] or [2]
+    # fewer rows over more pixels take several groups per class, and write memory in longer runs
+    narrow = [h for h in most if 1 < h <= sharing and most[h] >= WIDE and h not in fits[:4]]
+    return [*fits[:4], *narrow[-1:]] or [2]
 
 
 def _orders(shape: LayerShape, zeros: Zeros, isa: Isa, heights: tuple[int, ...], tile: int) -> list[Choice]:
@@ -217,6 +226,20 @@ def _orders(shape: LayerShape, zeros: Zeros, isa: Isa, heights: tuple[int, ...],
     chunk = max(L1_VECTORS // tile, round(LEAST_KEPT / max(zeros.density, 1e-3)))
     if chunk * 1.5 < shape.k / shape.groups:
         found.append(_rows(shape, zeros, isa, heights, tile, chunk=chunk))
+    return found
+
+
+def _single_rows(shape: LayerShape, zeros: Zeros, isa: Isa) -> list[Choice]:
+    """Rows that share no columns, one by one or some side by side, which takes shorter chunks and narrower tiles."""
+    widest = dict(isa.tiles)[1]
+    found = [_rows(shape, zeros, isa, (1,), tile) for tile in dict.fromkeys((widest, 8, 6))]
+    found.append(_rows(shape, zeros, isa, (1,), 8, section=1))
+    columns = shape.k // shape.groups
+    chunks = [c for kept in FEW_KEPT if (c := round(kept / max(zeros.density, 1e-3))) * 1.4 < columns]
+    found += [_rows(shape, zeros, isa, (1,), tile, chunk=chunk) for tile in (widest, 8) for chunk in chunks[-1:]]
+    for apart, tile in isa.apart:
+        for chunk in (0, *chunks):
+            found.append(replace(_rows(shape, zeros, isa, (1,), tile, chunk=chunk), apart=apart))
     return found
 
 

@@ -159,7 +159,7 @@ def chains_of(path: str | Path, said: Iterable[Depth], program: Program, threads
 
 def refusal(choice: Choice, shape: LayerShape, isa: Isa) -> str | None:
     """Why a layer can't be computed so; None when it can."""
-    for key in ("tile", "section", "tiles_per_task", "union"):
+    for key in ("tile", "section", "tiles_per_task", "union", "apart"):
         if getattr(choice, key) < 1:
             return f"{key} {getattr(choice, key)}, expected at least 1"
     if choice.chunk < 0:
@@ -187,12 +187,16 @@ def refusal(choice: Choice, shape: LayerShape, isa: Isa) -> str | None:
         if heights.get(height, 0) < choice.tile:
             sizes = ", ".join(f"{h} (tile up to {tile})" for h, tile in heights.items())
             return f"height {height} with tile {choice.tile}: {isa.target} has {sizes} for this layer"
+    apart = {1: choice.tile, **dict(isa.apart)} if shape.vectors and choice.encoding == "rows" else {1: choice.tile}
+    if apart.get(choice.apart, 0) < choice.tile:
+        sizes = ", ".join(f"{n} (tile up to {tile})" for n, tile in apart.items())
+        return f"apart {choice.apart} with tile {choice.tile}: {isa.target} has {sizes} for this layer"
     return None
 
 
 def _packed_refusal(choice: Choice, shape: LayerShape, isa: Isa) -> str | None:
     """Why a layer of pixels over packed channels can't be computed so; None when it can."""
-    if choice.encoding != "rows" or choice.chunk:
+    if choice.encoding != "rows" or choice.chunk or choice.apart > 1:
         return "a layer over packed channels takes whole rows: encoding rows, no chunk"
     tiles = dict(isa.tiles_of(shape.pack))
     for height in choice.heights:

@@ -18,6 +18,7 @@ class Isa:
     flags: tuple[str, ...]  # for the packaged clang
     system_flags: tuple[str, ...]  # for gcc and clang
     tiles: tuple[tuple[int, int], ...]
+    apart: tuple[tuple[int, int], ...]  # likewise where each row has columns of its own
     packed_tiles: tuple[tuple[int, int], ...]  # likewise over packed channels; heights are multiples of 4
     bf16: bool = False  # has an instruction for pairs of bfloat16: without one float32 is as fast
     saturates: bool = False  # sums two int8 products in 16 bits: weights are split where those could overflow
@@ -42,6 +43,8 @@ class Isa:
 
 _REGISTERS_16: Final = ((1, 10), (2, 6), (3, 4), (4, 3), (5, 2), (6, 2), (7, 1), (8, 1))
 _REGISTERS_32: Final = ((1, 12), (2, 12), (3, 8), (4, 6), (5, 5), (6, 4), (7, 3), (8, 3), (12, 2), (16, 1))
+_APART_16: Final = ((2, 6),)
+_APART_32: Final = ((2, 12), (4, 6))
 
 # sums, pixels, a weight, and where no single instruction adds them up two more
 _PACKED_16: Final = ((4, 2), (8, 1))
@@ -51,30 +54,31 @@ ISAS: Final = (
     Isa(
         "x86-64-avx512-bf16", "x86_64-linux-gnu.2.17", 64,
         ("-mcpu=x86_64_v4+avx512vnni+avx512bf16", "-mprefer-vector-width=512"),
-        ("-march=x86-64-v4", "-mavx512vnni", "-mavx512bf16", "-mprefer-vector-width=512"), _REGISTERS_32, _PACKED_32,
-        bf16=True,
+        ("-march=x86-64-v4", "-mavx512vnni", "-mavx512bf16", "-mprefer-vector-width=512"), _REGISTERS_32,
+        _APART_32, _PACKED_32, bf16=True,
     ),
     Isa(
         "x86-64-avx512-vnni", "x86_64-linux-gnu.2.17", 64,
         ("-mcpu=x86_64_v4+avx512vnni", "-mprefer-vector-width=512"),
-        ("-march=x86-64-v4", "-mavx512vnni", "-mprefer-vector-width=512"), _REGISTERS_32, _PACKED_32,
+        ("-march=x86-64-v4", "-mavx512vnni", "-mprefer-vector-width=512"), _REGISTERS_32, _APART_32, _PACKED_32,
     ),
     Isa(
         "x86-64-avx512", "x86_64-linux-gnu.2.17", 64, ("-mcpu=x86_64_v4", "-mprefer-vector-width=512"),
-        ("-march=x86-64-v4", "-mprefer-vector-width=512"), _REGISTERS_32, _PACKED_32, saturates=True,
+        ("-march=x86-64-v4", "-mprefer-vector-width=512"), _REGISTERS_32, _APART_32, _PACKED_32, saturates=True,
     ),
     Isa(
         "x86-64-avx2", "x86_64-linux-gnu.2.17", 32, ("-mcpu=x86_64_v3",), ("-march=x86-64-v3",), _REGISTERS_16,
-        _PACKED_16, saturates=True,
+        _APART_16, _PACKED_16, saturates=True,
     ),
     Isa(
-        "x86-64", "x86_64-linux-gnu.2.17", 16, ("-mcpu=x86_64",), ("-march=x86-64",), _REGISTERS_16, _PACKED_16,
+        "x86-64", "x86_64-linux-gnu.2.17", 16, ("-mcpu=x86_64",), ("-march=x86-64",), _REGISTERS_16,
+        _APART_16, _PACKED_16,
     ),
     Isa(
         "aarch64-i8mm", "aarch64-linux-gnu.2.17", 16, ("-mcpu=generic+dotprod+i8mm+bf16",),
-        ("-march=armv8.2-a+dotprod+i8mm+bf16",), _REGISTERS_32, _PACKED_32, bf16=True,
+        ("-march=armv8.2-a+dotprod+i8mm+bf16",), _REGISTERS_32, _APART_32, _PACKED_32, bf16=True,
     ),
-    Isa("aarch64-neon", "aarch64-linux-gnu.2.17", 16, (), ("-march=armv8-a",), _REGISTERS_32, _PACKED_32),
+    Isa("aarch64-neon", "aarch64-linux-gnu.2.17", 16, (), ("-march=armv8-a",), _REGISTERS_32, _APART_32, _PACKED_32),
 )  # fmt: skip
 
 

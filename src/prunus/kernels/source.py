@@ -6,7 +6,7 @@ Symbols read prunus_<dtype>_<op>_<tile>, tile being rows x vectors: prunus_f32_g
 from importlib.resources import files
 
 from prunus.kernels.isa import Isa
-from prunus.runtime.records import c_header
+from prunus.runtime.records import APART_HEIGHT, c_header
 
 SOURCES = (
     "vector.h", "words.h", "activation.h", "group.h", "gemv.h", "packed.h", "repack.h", "depthwise.h", "threads.h",
@@ -29,7 +29,7 @@ def sources(isa: Isa) -> dict[str, str]:
 
 def table(isa: Isa) -> str:
     """Text of table.h: one instance of each micro-kernel per height and number of vectors, and how to find them by
-    channels per word, height and vectors."""
+    channels per word, height and vectors; from APART_HEIGHT on for rows that have columns of their own."""
     tiles = {pack: [(r, v) for r, most in isa.tiles_of(pack) for v in range(1, most + 1)] for pack in PACKS}
     heights = [height // isa.lanes for height in isa.gemv_heights() if height >= isa.lanes]
     lines = [
@@ -45,11 +45,14 @@ def table(isa: Isa) -> str:
         groups += [f"  [{pack}][{r}][{v}] = prunus_{dtype}_group_{r}x{v}," for r, v in tiles[pack]]
         gemvs += [f"  [{pack}][{u * isa.lanes}] = prunus_{dtype}_gemv_{u}," for u in heights]
         gemvs.append(f"  [{pack}][1] = prunus_{dtype}_gemv_row,")
+    apart = [(r, v) for r, most in isa.apart for v in range(1, most + 1)]
+    lines += [f"PRUNUS_APART({r}, {v}, prunus_f32_apart_{r}x{v})" for r, v in apart]
+    groups += [f"  [1][{APART_HEIGHT + r}][{v}] = prunus_f32_apart_{r}x{v}," for r, v in apart]
     if (half := isa.lanes // 2) in isa.gemv_heights():
         lines.append("PRUNUS_GEMV_HALF(prunus_f32_gemv_half)")
         gemvs.append(f"  [1][{half}] = prunus_f32_gemv_half,")
-    tallest = max(r for pack in PACKS for r, _ in tiles[pack])
-    widest = max(v for pack in PACKS for _, v in tiles[pack])
+    tallest = APART_HEIGHT + max(r for r, _ in apart)
+    widest = max(v for some in (*tiles.values(), apart) for _, v in some)
     packs = max(PACKS) + 1
     lines.append(f"static prunus_group_kernel *const prunus_group_kernels[{packs}][{tallest + 1}][{widest + 1}] = {{")
     lines += [*groups, "};"]

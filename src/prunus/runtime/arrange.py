@@ -1,8 +1,8 @@
 """Decides how every tensor of a program lies in memory: which are planar, at what pitch, and which share memory."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from prunus.runtime.layout import Layout, Shape, channels_of, contiguous, planar
+from prunus.runtime.layout import Layout, Shape, channels_of, contiguous, planar, up
 from prunus.runtime.lower.layer import taps
 from prunus.runtime.program import Program, outside_tensors
 from prunus.runtime.views import channel_views, flat_views, root_of
@@ -66,6 +66,12 @@ def arrange(program: Program, batch: int) -> tuple[dict[str, Layout], dict[str, 
             kin.join(x, out)
     for name in list(margins):
         margins[kin.of(name)] = _larger(margins.get(kin.of(name), (0, 0, 0, 0)), margins[name])
+    widest = {
+        group: whole_vectors(
+            pitch, [s for name, s in shapes.items() if name not in flat and groups.of(name) == group], program.lanes
+        )
+        for group, pitch in widest.items()
+    }
     banded = {kin.of(root[program.ops[chain.last].outputs[0]]) for chain in program.chains}
     layouts: dict[str, Layout] = {}
     views: dict[str, tuple[str, int]] = {}
@@ -94,6 +100,14 @@ def _successors(program: Program, shapes: Mapping[str, Shape], fixed: set[str]) 
             mine = [x for x in op.inputs if x not in fixed and shapes[x] == shapes[out] and last[x] == i]
             pairs += [(x, out) for x in mine[:1]]
     return pairs
+
+
+def whole_vectors(pitch: int, shapes: Iterable[Shape], lanes: int) -> int:
+    """The next pitch of whole vectors, where planes take no more vectors for it: a window one row up or down is then as
+    well aligned as one that isn't shifted."""
+    wide = up(pitch, lanes)
+    same = all(-(-((h - 1) * pitch + w) // lanes) == -(-((h - 1) * wide + w) // lanes) for _, _, h, w in shapes)
+    return wide if same else pitch
 
 
 def _contiguous_tensors(program: Program, shapes: Mapping[str, Shape]) -> set[str]:

@@ -29,6 +29,8 @@ _TILES = (
     "images", "x", "x_batch", "x_plane", "x_pitch", "channels", "h", "w", "top", "left", "strip", "pitch", "position",
 )  # fmt: skip
 
+APART_HEIGHT: Final = 16  # plus a height: the micro-kernels for groups whose rows have columns of their own
+
 RECORDS: Final[dict[str, tuple[str, ...]]] = {
     # bodies of records behind the fields, a task each; `bodies` lists where each begins, from this record on, and the
     # first of its `slots`; `slots` in all

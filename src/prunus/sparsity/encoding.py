@@ -2,9 +2,10 @@
 
 A group is some rows that share a list of kept columns, with their values packed [column][row]. A row may be served by
 several groups that add up; flags say whether a group starts from the partial sums (LOAD) and whether it ends the row
-(FINAL). A section is a run of groups that owns its rows, so sections can go to different threads. This is GRIM's BCRC
-with groups of fixed height. Source: Niu et al., "GRIM", TPAMI 44 (2022), arXiv:2108.11033, sections on matrix reorder
-and compact storage; flags, sections and heights are ours.
+(FINAL), or, where its rows differ in that, which do (MIXED). Rows that share nothing may still form a group, to be
+computed side by side (APART). A section is a run of groups that owns its rows, so sections can go to different threads.
+This is GRIM's BCRC with groups of fixed height. Source: Niu et al., "GRIM", TPAMI 44 (2022), arXiv:2108.11033, sections
+on matrix reorder and compact storage; flags, sections and heights are ours.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 LOAD, FINAL, SHARED = 1, 2, 4  # SHARED: the columns are those of the group before
+APART = 1 << 24  # each row has as many columns, of its own
+MIXED, LOADS, ENDS, MOST_MIXED = 8, 8, 16, 8  # MIXED: bit LOADS + r for LOAD of row r, ENDS + r for FINAL; up to 8 rows
 Ints = NDArray[np.int64]
 Indices = NDArray[np.int64] | NDArray[np.int32]
 Floats = NDArray[np.float32]
@@ -27,10 +30,10 @@ class Encoding:
     """A matrix as row groups.
 
     heights, counts, flags: int64[groups], rows and columns of each group and its flags. rows: int64[sum of heights].
-    columns: int64 or int32[sum of counts of groups that aren't SHARED]. values: float32[sum of heights * counts],
-    per group [column][row]; int32 where the matrix is one of words (see `words.py`). parts: int64[parts + 1], first
-    group of each stretch of groups over one range of columns. sections: int64[sections + 1], first group of each, a
-    subset of `parts`.
+    columns: int64 or int32[sum of counts of groups that aren't SHARED], where APART a list per row. values:
+    float32[sum of heights * counts], per group [column][row]; int32 where the matrix is one of words (see `words.py`).
+    parts: int64[parts + 1], first group of each stretch of groups over one range of columns. sections:
+    int64[sections + 1], first group of each, a subset of `parts`.
     """
 
     shape: tuple[int, int]
@@ -52,6 +55,7 @@ class Encoding:
 def column_starts(encoding: Encoding) -> Ints:
     """int64[groups]: where each group's columns start in `columns`; SHARED ones start where the one before does."""
     own = np.where(encoding.flags & SHARED, 0, encoding.counts)
+    own = np.where(encoding.flags & APART, own * encoding.heights, own)
     starts = np.asarray(np.cumsum(own) - own, np.int64)
     owner = np.maximum.accumulate(np.where(encoding.flags & SHARED, 0, np.arange(len(own))))
     return np.asarray(starts[owner], np.int64) if len(own) else starts
@@ -72,14 +76,29 @@ def decode(encoding: Encoding) -> Values:
         for group in np.flatnonzero((encoding.heights == height) & (encoding.counts > 0)):
             n = encoding.counts[group]
             rows = encoding.rows[row_starts[group] : row_starts[group] + height]
-            columns = encoding.columns[starts[group] : starts[group] + n]
             piece = encoding.values[first[group] : first[group] + n * height].reshape(n, height)
-            matrix[np.ix_(rows, columns)] += piece.T
+            if encoding.flags[group] & APART:  # a column comes again where a row is filled up
+                columns = encoding.columns[starts[group] : starts[group] + n * height].reshape(height, n)
+                np.add.at(matrix, (rows[:, None], columns), piece.T)
+            else:
+                matrix[np.ix_(rows, encoding.columns[starts[group] : starts[group] + n])] += piece.T
     return matrix
 
 
+def read_order(encoding: Encoding, columns: NDArray[np.int32]) -> None:
+    """Put `columns`, those of the encoding, in the order in which kernels read them: of APART groups [column][row]."""
+    starts, apart = column_starts(encoding), encoding.flags & APART != 0
+    if not apart.any():
+        return
+    sizes = np.stack([encoding.heights, encoding.counts], 1)
+    for height, n in np.unique(sizes[apart], axis=0):
+        alike = starts[apart & (encoding.heights == height) & (encoding.counts == n)]
+        places = alike[:, None, None] + np.arange(height * n).reshape(height, n)
+        columns[places.ravel()] = columns[places.swapaxes(1, 2).ravel()]
+
+
 def encode_rows(
-    matrix: Values, heights: Sequence[int], section_values: int, *, chunk: int = 0, union: int = 1
+    matrix: Values, heights: Sequence[int], section_values: int, *, chunk: int = 0, union: int = 1, apart: int = 1
 ) -> Encoding:
     """Encode by rows that keep the same columns: each such class is cut into groups of the largest heights that fit.
 
@@ -87,7 +106,8 @@ def encode_rows(
     `section_values` values. With `chunk` > 0 the columns are cut at its multiples, a section's rows go through them one
     after the other, so that a chunk of the input stays in cache, and `section_values` counts one chunk. With `union` >
     1 that many neighbouring rows keep what any of them keeps, which pads with zeros and makes wide groups out of masks
-    that share little.
+    that share little. With `apart` > 1 that many single rows of about as many columns are computed side by side, each
+    with columns of its own.
     """
     matrix = np.ascontiguousarray(matrix)
     m, k = matrix.shape
@@ -95,7 +115,7 @@ def encode_rows(
     if union > 1:
         blocks = np.logical_or.reduceat(mask, np.arange(0, m, union), axis=0)
         mask = np.repeat(blocks, union, axis=0)[:m]
-    builder = _Builder(matrix)
+    builder = _Builder(matrix, apart)
     tall = sorted(heights, reverse=True)
     units: list[tuple[Ints, Ints]] = []  # rows, columns; the same columns object where they are shared
     held = 0
@@ -126,9 +146,10 @@ def encode_blocks(
 ) -> Encoding:
     """Encode block by block: inside each, the kept rows by the kept columns, added up over the blocks of a strip.
 
-    For BCR, where each block keeps rows of its own. `heights` must hold 1 and are the group heights to use; a block
-    that keeps more rows than the tallest is cut. A section holds the strips of `section_rows` rows; in it, blocks go
-    column by column of blocks (`columns_outer`), or strip by strip.
+    For BCR, where each block keeps rows of its own. `heights` must hold 1 and are the group heights to use, up to 8; a
+    block that keeps more rows than the tallest is cut. A section holds the strips of `section_rows` rows; in it, blocks
+    go column by column of blocks (`columns_outer`), or strip by strip. A row starts with the first of its blocks and
+    ends with the last.
     """
     matrix = np.ascontiguousarray(matrix)
     m, k = matrix.shape
@@ -140,29 +161,43 @@ def encode_blocks(
     row_kept: NDArray[np.bool_] = np.moveaxis(np.any(tiles, axis=3), 1, 2)  # [strip, across, high]
     column_kept: NDArray[np.bool_] = np.any(tiles, axis=1)  # [strip, across, wide]
     builder = _Builder(matrix)
-    tallest = max(heights)
+    heights = [height for height in heights if height <= MOST_MIXED]
     per_section = max(1, section_rows // high)
     for first in range(0, strips, per_section):
         section = range(first, min(first + per_section, strips))
-        rows = np.arange(first * high, min((section[-1] + 1) * high, m))
-        pieces = [rows[i : i + tallest] for i in range(0, len(rows), tallest)]
-        pieces = [part for piece in pieces for part in _cut(piece, heights)]
-        nothing = np.empty(0, np.int64)
-        builder.run([(piece, nothing) for piece in pieces], 0)
+        held = np.zeros(m, bool)  # rows with partial sums
+        left = np.zeros(strips * high, np.int64)  # blocks that a row is still to be in
+        left[first * high : (section[-1] + 1) * high] = row_kept[section.start : section.stop].sum(1).ravel()
+        rest = first * high + np.flatnonzero(left[first * high : min((section[-1] + 1) * high, m)] == 0)
         for some in (
             [[(s, j) for s in section] for j in range(across)]
             if columns_outer
             else [[(s, j) for j in range(across)] for s in section]
         ):
-            groups = []
+            units = []
             for strip, j in some:
                 kept = np.flatnonzero(row_kept[strip, j]) + strip * high
                 columns = np.flatnonzero(column_kept[strip, j]) + j * wide
-                groups += [(part, columns) for part in _cut(kept, heights)]
-            builder.run(groups, LOAD)
-        builder.run([(piece, nothing) for piece in pieces], LOAD | FINAL)
+                units += [(part, columns) for part in _cut(kept, heights)]
+            units.sort(key=_tallest_first)
+            flags = []
+            for rows, _ in units:
+                left[rows] -= 1
+                flags.append(_row_flags(held[rows], left[rows] == 0))
+                held[rows] = True
+            builder.run(units, flags)
+        pieces = _cut(rest, heights)
+        builder.run([(piece, np.empty(0, np.int64)) for piece in pieces], [FINAL] * len(pieces))
         builder.close()
     return builder.finish()
+
+
+def _row_flags(loads: NDArray[np.bool_], ends: NDArray[np.bool_]) -> int:
+    """Flags of a group by what its rows need."""
+    if loads.all() == loads.any() and ends.all() == ends.any():
+        return (LOAD if loads.all() else 0) | (FINAL if ends.all() else 0)
+    bits = 1 << np.arange(len(loads))
+    return MIXED | int(bits[loads].sum()) << LOADS | int(bits[ends].sum()) << ENDS
 
 
 def _cut(rows: Ints, heights: Sequence[int]) -> list[Ints]:
@@ -173,6 +208,10 @@ def _cut(rows: Ints, heights: Sequence[int]) -> list[Ints]:
             pieces.append(rows[start : start + height])
             start += height
     return pieces
+
+
+def _tallest_first(unit: tuple[Ints, Ints]) -> int:
+    return -len(unit[0])
 
 
 def _classes(mask: NDArray[np.bool_]) -> list[Ints]:
@@ -192,8 +231,9 @@ def _classes(mask: NDArray[np.bool_]) -> list[Ints]:
 class _Builder:
     """Collects groups in order."""
 
-    def __init__(self, matrix: Values) -> None:
+    def __init__(self, matrix: Values, apart: int = 1) -> None:
         self.matrix = matrix
+        self.apart = apart
         self.heights: list[int] = []
         self.counts: list[int] = []
         self.flags: list[int] = []
@@ -203,19 +243,25 @@ class _Builder:
         self.parts: list[int] = [0]
         self.sections: list[int] = [0]
 
-    def run(self, units: list[tuple[Ints, Ints]], flags: int) -> None:
-        """Append groups with the same flags, tallest first so that equal heights are neighbours."""
-        alike = groupby(sorted(units, key=lambda unit: -len(unit[0])), key=lambda unit: (len(unit[0]), id(unit[1])))
+    def run(self, units: list[tuple[Ints, Ints]], flags: int | list[int]) -> None:
+        """Append groups with the same flags, or each with its own, tallest first so that equal heights are
+        neighbours."""
+        if self.apart > 1 and isinstance(flags, int):
+            units = self._side_by_side(units, flags)
+        given = [flags] * len(units) if isinstance(flags, int) else flags
+        order = sorted(range(len(units)), key=lambda i: _tallest_first(units[i]))
+        alike = groupby(order, key=lambda i: (len(units[i][0]), id(units[i][1])))
         last: Any = None
         for (height, _), some in alike:
-            pieces = list(some)
+            which = list(some)
+            pieces = [units[i] for i in which]
             columns, n = pieces[0][1], len(pieces)
             rows = np.concatenate([piece for piece, _ in pieces])
             shared = columns is last and len(columns) > 0
             again = SHARED if len(columns) else 0
             self.heights += [height] * n
             self.counts += [len(columns)] * n
-            self.flags += [flags | (again if shared else 0), *[flags | again] * (n - 1)]
+            self.flags += [given[i] | (again if shared or i != which[0] else 0) for i in which]
             self.rows.append(rows)
             if not shared:
                 self.columns.append(columns)
@@ -223,6 +269,28 @@ class _Builder:
                 values = self.matrix[rows[:, None], columns].reshape(n, height, len(columns))
                 self.values.append(values.swapaxes(1, 2).ravel())
             last = columns
+
+    def _side_by_side(self, units: list[tuple[Ints, Ints]], flags: int) -> list[tuple[Ints, Ints]]:
+        """Append single rows in groups of `apart`, most columns first, and give back the others. The fewer columns of a
+        row are filled up with its last, of value zero."""
+        single = sorted((u for u in units if len(u[0]) == 1 and len(u[1])), key=lambda unit: -len(unit[1]))
+        whole = len(single) // self.apart * self.apart
+        for i in range(0, whole, self.apart):
+            some = single[i : i + self.apart]
+            n = len(some[0][1])
+            rows = np.concatenate([row for row, _ in some])
+            columns = np.stack([np.pad(own, (0, n - len(own)), "edge") for _, own in some])
+            values = self.matrix[rows[:, None], columns]
+            for row, (_, own) in zip(values, some, strict=True):
+                row[len(own) :] = 0
+            self.heights.append(self.apart)
+            self.counts.append(n)
+            self.flags.append(flags | APART)
+            self.rows.append(rows)
+            self.columns.append(columns.ravel())
+            self.values.append(values.T.ravel())
+        taken = {id(unit) for unit in single[:whole]}
+        return [unit for unit in units if id(unit) not in taken]
 
     def section(self, units: list[tuple[Ints, Ints]], chunk: int, k: int) -> None:
         """Append a section: its groups, those with as many columns side by side, for a loop's end is foreseen where it

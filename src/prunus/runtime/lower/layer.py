@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from prunus.runtime.layout import LINE, Layout, c_strides, odd_lines, up
 from prunus.runtime.lower.context import Address, Draft, activation_fields, as_contiguous, clear_padding, copy
 from prunus.runtime.program import Op
-from prunus.runtime.records import NOWHERE, float_bits
-from prunus.sparsity.encoding import Encoding, column_starts, value_starts
+from prunus.runtime.records import APART_HEIGHT, NOWHERE, float_bits
+from prunus.sparsity.encoding import APART, SHARED, Encoding, column_starts, read_order, value_starts
 
 _HEAD = 4  # integers of a group before its rows
 _PIECE = 1 << 16  # offsets looked up at a time: numpy takes 8 bytes for each meanwhile
@@ -178,6 +178,7 @@ def _new_groups(draft: Draft, op: Op, windows: NDArray[np.int64]) -> tuple[Encod
 
     def offsets(out: NDArray[np.int32]) -> None:
         program.write_columns(op, out)
+        read_order(encoding, out)
         for start in range(0, len(out), _PIECE):
             out[start : start + _PIECE] = places[out[start : start + _PIECE]]
 
@@ -206,7 +207,9 @@ def group_table(encoding: Encoding) -> tuple[NDArray[np.int32], NDArray[np.int64
     """The groups as kernels read them (columns, flags, first offset, first weight, rows), and where each starts."""
     size, starts = group_places(encoding)
     heights, table = encoding.heights, np.zeros(size, np.int32)
-    for i, column in enumerate((encoding.counts, encoding.flags & 3, column_starts(encoding), value_starts(encoding))):
+    for i, column in enumerate(
+        (encoding.counts, encoding.flags & ~(SHARED | APART), column_starts(encoding), value_starts(encoding))
+    ):
         table[starts + i] = column
     row_starts = np.cumsum(heights) - heights
     within = np.arange(len(encoding.rows)) - np.repeat(row_starts, heights)
@@ -217,17 +220,18 @@ def group_table(encoding: Encoding) -> tuple[NDArray[np.int32], NDArray[np.int64
 def call_table(
     encoding: Encoding, starts: NDArray[np.int64]
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
-    """Runs of groups of one height (height, start, groups), the first run of each part, the first part of each
-    section."""
+    """Runs of groups of one height (height or APART_HEIGHT + height, start, groups), the first run of each part, the
+    first part of each section."""
     n = len(encoding.heights)
+    heights = np.where(encoding.flags & APART, encoding.heights + APART_HEIGHT, encoding.heights)
     if n == 0:
         return np.zeros((0, 3), np.int32), np.zeros(1, np.int32), np.zeros(1, np.int32)
     breaks = np.zeros(n, bool)
     breaks[encoding.parts[:-1]] = True
-    breaks[1:] |= encoding.heights[1:] != encoding.heights[:-1]
+    breaks[1:] |= heights[1:] != heights[:-1]
     first = np.flatnonzero(breaks)
     lengths = np.diff(np.append(first, n))
-    calls = np.stack([encoding.heights[first], starts[first], lengths], 1)
+    calls = np.stack([heights[first], starts[first], lengths], 1)
     parts = np.searchsorted(first, encoding.parts).astype(np.int32)
     return calls.astype(np.int32), parts, np.searchsorted(encoding.parts, encoding.sections).astype(np.int32)
 
