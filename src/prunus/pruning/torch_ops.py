@@ -246,4 +246,7 @@ FUNCTIONS: Final[Mapping[str, Function]] = {
     "unpack": lambda n, c, x: x,
 }
 # Operators of the graph that have no gradient here, and why.
-REFUSED: Final[Mapping[str, str]] = {"onnxruntime": "onnxruntime computes it, which has no gradients"}
+REFUSED: Final[Mapping[str, str]] = {
+    "onnxruntime": "onnxruntime computes it, which has no gradients",
+    "fold": "only graphs lowered to another precision have it",
+}

@@ -66,8 +66,8 @@ INLINE void expect_output(const prunus_tile *t, int32_t row, int vectors) {
 
 // Bias, residual, activation, padding mask, store; one branch for all rows, for short rows would spend more time on
 // branches than on sums.
-#define FINISH_ROWS(t, rows, a, R, V)                                                                  \
-  if ((t)->bias)                                                                                       \
+#define FINISH_ROWS(t, rows, a, with_bias, R, V)                                                       \
+  if (with_bias && (t)->bias)                                                                          \
     UNROLL for (int r = 0; r < R; r++) {                                                               \
       const vf bias = splat((t)->bias[rows[r]]);                                                       \
       UNROLL for (int v = 0; v < V; v++) a[r][v] += bias;                                              \
@@ -78,11 +78,16 @@ INLINE void expect_output(const prunus_tile *t, int32_t row, int vectors) {
       UNROLL for (int v = 0; v < V; v++) a[r][v] += load(z + v * VL);                                  \
     }                                                                                                  \
   if ((t)->activation == ACT_RELU) {                                                                   \
-    UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++) a[r][v] = max_of(a[r][v], (vf){0}); \
+    UNROLL for (int v = 0; v < V; v++) {                                                               \
+      const vi real = (t)->mask ? load_int((t)->mask + v * VL) : splat_int(-1);                        \
+      UNROLL for (int r = 0; r < R; r++) a[r][v] = max_where(real, a[r][v], (vf){0});                  \
+    }                                                                                                  \
   } else if ((t)->activation == ACT_CLIP) {                                                            \
     const vf low = splat((t)->p0), high = splat((t)->p1);                                              \
-    UNROLL for (int r = 0; r < R; r++)                                                                 \
-      UNROLL for (int v = 0; v < V; v++) a[r][v] = min_of(max_of(a[r][v], low), high);                 \
+    UNROLL for (int v = 0; v < V; v++) {                                                               \
+      const vi real = (t)->mask ? load_int((t)->mask + v * VL) : splat_int(-1);                        \
+      UNROLL for (int r = 0; r < R; r++) a[r][v] = min_where(real, max_of(a[r][v], low), high);        \
+    }                                                                                                  \
   } else if ((t)->activation) {                                                                        \
     vf held[R][V]; /* an index that varies would keep the sums themselves in memory, all the time */     \
     UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++) held[r][v] = a[r][v];        \
@@ -91,7 +96,7 @@ INLINE void expect_output(const prunus_tile *t, int32_t row, int vectors) {
         held[r][v] = activate((t)->activation, held[r][v], (t)->slope ? (t)->slope[rows[r]] : (t)->p0, (t)->p1); \
     UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++) a[r][v] = held[r][v];        \
   }                                                                                                    \
-  if ((t)->mask)                                                                                       \
+  if ((t)->mask && (t)->activation != ACT_RELU && (t)->activation != ACT_CLIP)                         \
     UNROLL for (int v = 0; v < V; v++) {                                                               \
       const vi mask = load_int((t)->mask + v * VL);                                                    \
       UNROLL for (int r = 0; r < R; r++) a[r][v] = (vf)((vi)a[r][v] & mask);                           \
@@ -191,8 +196,9 @@ static const float group_nothing[16 * VL] __attribute__((aligned(VB)));  // the 
       vf acc[R][V];                                                                                    \
       if (t->ahead)                                                                                    \
         UNROLL for (int r = 0; r < R; r++) expect_output(t, rows[r], V);                               \
-      if (flags & GROUP_FINAL && t->residual)                                                           \
-        UNROLL for (int r = 0; r < R; r++) expect_residual(t, rows[r], V);                              \
+      const int32_t *next = group + GROUP_HEAD + R; /* its residual comes while this group's sums are made */ \
+      if (t->residual && next < end && next[GROUP_FLAGS] & GROUP_FINAL)                                \
+        UNROLL for (int r = 0; r < R; r++) expect_residual(t, next[GROUP_HEAD + r], V);                \
       if (R <= GROUP_MOST_MIXED && flags & GROUP_MIXED) {                                              \
         UNROLL for (int r = 0; r < R; r++) {                                                           \
           const float *s = flags >> (GROUP_LOADS + r) & 1 ? t->scratch + rows[r] * t->scratch_pitch : group_nothing; \
@@ -203,12 +209,17 @@ static const float group_nothing[16 * VL] __attribute__((aligned(VB)));  // the 
           const float *s = t->scratch + rows[r] * t->scratch_pitch;                                    \
           UNROLL for (int v = 0; v < V; v++) acc[r][v] = load(s + v * VL);                             \
         }                                                                                              \
+      } else if (flags & GROUP_FINAL && t->bias) { /* whole rows start from it */                      \
+        UNROLL for (int r = 0; r < R; r++) {                                                           \
+          const vf bias = splat(t->bias[rows[r]]);                                                     \
+          UNROLL for (int v = 0; v < V; v++) acc[r][v] = bias;                                         \
+        }                                                                                              \
       } else {                                                                                         \
         UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++) acc[r][v] = (vf){0};     \
       }                                                                                                \
       COLUMNS(R, V)                                                                                  \
       if (flags & GROUP_FINAL) {                                                                       \
-        FINISH_ROWS(t, rows, acc, R, V)                                                                \
+        FINISH_ROWS(t, rows, acc, flags & (GROUP_LOAD | GROUP_MIXED), R, V)                            \
       } else if (R <= GROUP_MOST_MIXED && flags >> GROUP_ENDS) {                                       \
         FINISH_SOME(t, rows, flags >> GROUP_ENDS, acc, R, V)                                           \
       } else {                                                                                         \

@@ -46,6 +46,19 @@ INLINE vf every_other(const float *p) {
 // NaN travels through the first argument of both, as in numpy.
 INLINE vf max_of(vf a, vf b) { return choose((a < b), b, a); }
 INLINE vf min_of(vf a, vf b) { return choose((a > b), b, a); }
+// The same where `real` is all ones; zero where it is zero.
+#if defined(__AVX512F__) && VB == 64
+#include <immintrin.h>
+INLINE vf max_where(vi real, vf a, vf b) {
+  return (vf)_mm512_maskz_max_ps(_mm512_movepi32_mask((__m512i)real), (__m512)b, (__m512)a);
+}
+INLINE vf min_where(vi real, vf a, vf b) {
+  return (vf)_mm512_maskz_min_ps(_mm512_movepi32_mask((__m512i)real), (__m512)b, (__m512)a);
+}
+#else
+INLINE vf max_where(vi real, vf a, vf b) { return (vf)((vi)max_of(a, b) & real); }
+INLINE vf min_where(vi real, vf a, vf b) { return (vf)((vi)min_of(a, b) & real); }
+#endif
 
 // e^a to 2 ulp: 2^n * p(r) with a = n ln 2 + r, |r| <= ln 2 / 2; polynomial of degree 6 (Cephes expf's scheme).
 INLINE vf exp_of(vf a) {

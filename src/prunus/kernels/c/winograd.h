@@ -133,7 +133,7 @@ INLINE void finish_pixels(prunus_tile *t, int64_t row, vf even, vf odd, float *o
   t->out = n < 2 * VL ? part : out;
   const int32_t only[1] = {row};
   vf(*rows)[2] = (vf(*)[2])pixels;
-  FINISH_ROWS(t, only, rows, 1, 2)
+  FINISH_ROWS(t, only, rows, 1, 1, 2)
   if (n < 2 * VL) copy_few(out, part, n);
 }
 
