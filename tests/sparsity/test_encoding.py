@@ -281,7 +281,7 @@ def test_candidates(isa: Isa, matrix: Matrix, groups: int, vectors: int, threads
     found = candidates(LayerShape(m, k * groups, groups, vectors, threads), examine(matrix), isa)
     assert found and len(set(found)) == len(found)
     for choice in found:
-        check(encode(matrix, groups, choice), choice.heights, whole)
+        check(encode(matrix, groups, choice), (*choice.heights, choice.apart), whole)
         assert choice.tiles_per_task >= 1 and choice.section >= 1
         if vectors:
             assert all(1 <= choice.tile <= dict(isa.tiles)[height] for height in choice.heights), str(choice)
