@@ -215,18 +215,6 @@ def test_rows_fill_groups() -> None:
     check(encoding, (4, 2, 1), matrix)
 
 
-def test_groups_of_like_length_are_neighbours() -> None:
-    """Inside a section, and with chunks in each: lengths never shrink from one group of a height to the next."""
-    rng = np.random.default_rng(3)
-    blocks = rng.random((20, 60)) < rng.random((20, 1))
-    matrix = np.repeat(blocks, 4, axis=0) * rng.standard_normal((80, 60)).astype(np.float32)
-    encoding = encode_rows(matrix, (4, 2, 1), 10**6)
-    assert len(encoding.sections) == 2
-    assert (np.diff(encoding.counts) >= 0).all()
-    assert len(set(encoding.counts.tolist())) > 5
-    check(encoding, (4, 2, 1), matrix)
-
-
 def test_many_columns() -> None:
     """Rows too long to be sorted as packed masks are told apart as well."""
     matrix = np.repeat(plain(6, 700, 0.1, 4), 3, axis=0)

@@ -293,9 +293,7 @@ class _Builder:
         return [unit for unit in units if id(unit) not in taken]
 
     def section(self, units: list[tuple[Ints, Ints]], chunk: int, k: int) -> None:
-        """Append a section: its groups, those with as many columns side by side, for a loop's end is foreseen where it
-        ended as late before; all columns at once, or chunk after chunk."""
-        units = sorted(units, key=lambda unit: len(unit[1]))
+        """Append a section: its groups as they are, or chunk after chunk of columns."""
         if not chunk or chunk >= k:
             self.run(units, FINAL)
         else:
