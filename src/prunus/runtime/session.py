@@ -63,6 +63,7 @@ class Session:
         self._replan = replan  # shapes -> Session, where the model is at hand
         self._resized: dict[tuple[Shape, ...], Session] = {}
         partitions = [op for op in program.ops if op.kind == "onnxruntime"]
+        self._outside = outside_tensors(program)
         self._partitions = {op.name: open_partition(program, op, self.threads) for op in partitions}
 
     def get_inputs(self) -> list[Port]:
@@ -157,10 +158,11 @@ class Session:
         bound, program = stream.bound, self.program
         assert bound is not None, "a stream runs what it was bound to"
         plan = bound.plan
-        outside = outside_tensors(program)
         others = dict(arrays)  # tensors that don't lie in the arena
         outputs = {
-            name: np.empty(plan.layouts[name].shape, np.float32) for name in program.outputs if name not in outside
+            name: np.empty(plan.layouts[name].shape, np.float32)
+            for name in program.outputs
+            if name not in self._outside
         }
         nothing = np.empty(0, np.float32)
         ports = [arrays[name] for name in program.inputs] + [outputs.get(name, nothing) for name in program.outputs]
