@@ -35,11 +35,12 @@ RECORDS: Final[dict[str, tuple[str, ...]]] = {
     # bodies of records behind the fields, a task each; `bodies` lists where each begins, from this record on, and the
     # first of its `slots`; `slots` in all
     "chain": ("bodies", "n_bodies", "slots"),
-    # row groups over a flat run of pixels; see kernels/c/group.h
+    # row groups over a flat run of pixels; see kernels/c/group.h. Before a tile is computed, lines of the next one are
+    # asked for in `ahead_planes` planes of the input, `ahead_plane` apart, `ahead` elements behind its first pixel
     "conv": (
         "images", "x", "x_batch", "out", "out_batch", "plane", "residual", "residual_batch", "residual_plane",
         *_GROUPS, *_EPILOGUE, "mask", "vectors", "tile", "tiles_per_task", "pixels_outer", "rows", "sums_in_out",
-        *_PACKED, "out_real",
+        *_PACKED, "out_real", "ahead_planes", "ahead_plane", "ahead",
     ),
     # row groups with the rows as lanes, one vector of inputs per image; see kernels/c/gemv.h
     "gemv": (

@@ -59,6 +59,9 @@ static void conv_task(void *context, int64_t task, int thread) {
       rest_of -= wider ? n_tiles : 0;
       t.x = x + pixel, t.out = out + pixel, t.mask = mask ? mask + pixel : NULL;
       t.residual = residual ? residual + image * r[CONV_RESIDUAL_BATCH] + pixel : NULL;
+      const float *next = t.x + r[CONV_AHEAD] + vectors * VL;
+      for (int64_t c = 0; c < r[CONV_AHEAD_PLANES]; c++, next += r[CONV_AHEAD_PLANE])
+        for (int64_t j = 0; j < v * VL; j += 16) __builtin_prefetch(next + j, 0, 2);
       if (r[CONV_SUMS_IN_OUT]) t.scratch = t.out, t.scratch_pitch = t.plane;
       for (const int32_t *c = from; c < to; c += CALL_SIZE)
         prunus_group_kernels[r[CONV_PACK]][c[CALL_HEIGHT]][vectors](&t, groups + c[CALL_START], c[CALL_GROUPS]);

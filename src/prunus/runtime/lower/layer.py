@@ -18,6 +18,7 @@ from prunus.runtime.records import APART_HEIGHT, NOWHERE, float_bits
 from prunus.sparsity.encoding import APART, SHARED, Encoding, column_starts, read_order, value_starts
 
 _HEAD = 4  # integers of a group before its rows
+FAR = 1 << 18  # elements of an input that no second-level cache of 1 MB holds
 _PIECE = 1 << 16  # offsets looked up at a time: numpy takes 8 bytes for each meanwhile
 
 
@@ -86,7 +87,7 @@ def conv(draft: Draft, op: Op) -> None:
     if out.shape[2] * out.shape[3] == 1:
         _gemv(draft, op, source.base, out.shape[0], source.batch, windows)
     else:
-        _pixels(draft, op, source.base, source.batch, windows)
+        _pixels(draft, op, source, windows)
 
 
 def depthwise(draft: Draft, op: Op) -> None:
@@ -236,7 +237,7 @@ def call_table(
     return calls.astype(np.int32), parts, np.searchsorted(encoding.parts, encoding.sections).astype(np.int32)
 
 
-def _pixels(draft: Draft, op: Op, base: Address, x_batch: int, windows: NDArray[np.int64]) -> None:
+def _pixels(draft: Draft, op: Op, source: Planes, windows: NDArray[np.int64]) -> None:
     """Row groups over a flat run of pixels."""
     out, lanes = draft.layout(op.outputs[0]), draft.program.lanes
     n, o = out.shape[:2]
@@ -248,11 +249,25 @@ def _pixels(draft: Draft, op: Op, base: Address, x_batch: int, windows: NDArray[
     sums_in_out = len(encoding.parts) > len(encoding.sections)
     draft.need_scratch(0 if sums_in_out else o * tile * lanes)
     draft.emit(
-        "conv", images=n, x=base, x_batch=x_batch, out=draft.at(op.outputs[0]), out_batch=out.batch, plane=out.plane,
+        "conv", images=n, x=source.base, x_batch=source.batch, out=draft.at(op.outputs[0]), out_batch=out.batch,
+        plane=out.plane,
         mask=mask, vectors=vectors, tile=tile, tiles_per_task=choice["tiles_per_task"],
         pixels_outer=int(choice["pixels_outer"]), rows=o, sums_in_out=int(sums_in_out),
+        **_ahead(draft, op, source, windows, int(encoding.counts.sum())),
         **residual_fields(draft, op), **fields,
     )  # fmt: skip
+
+
+def _ahead(draft: Draft, op: Op, source: Planes, windows: NDArray[np.int64], n_columns: int) -> dict[str, int]:
+    """What of the next tile to ask for: the last row of its windows, for the others were there before. Only for
+    float32 from beyond a second-level cache, and where that costs little beside the columns of all groups."""
+    choice, planes = op.attrs["choice"], draft.layout(op.inputs[0]).shape[1] * len(source.phases)
+    if draft.program.tensors[op.inputs[0]].pack > 1 or planes * source.plane < FAR:
+        return {}
+    if choice["section"] < 2 or planes * choice["tile"] > n_columns:
+        return {}
+    of_one = windows[: int(np.prod(op.attrs["kernel"]))]
+    return {"ahead_planes": planes, "ahead_plane": source.plane, "ahead": int(of_one.max(initial=0) % source.plane)}
 
 
 def padding_mask(draft: Draft, out: Layout) -> tuple[int, int]:
