@@ -1,12 +1,16 @@
 """The pool of threads by itself, in a program of its own; with --sanitize, under the sanitizers."""
 
+import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from prunus.kernels import toolchain
+from prunus.kernels.library import kernel_library
+from prunus.runtime.native import Pool, open_library
 from tests.kernels.runners import build, sanitizers, system_compiler, this_isa
 
 JOBS = 4000
@@ -32,3 +36,14 @@ def test_each_task_is_done_once(pools: int, threads: int, request: pytest.Fixtur
         if "unexpected memory mapping" in done.stderr:
             pytest.skip("ThreadSanitizer of this compiler needs vm.mmap_rnd_bits of at most 28")
         assert done.returncode == 0, done.stderr[:3000]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_threads_gather(threads: int) -> None:
+    """Whether they sleep or not, and any number of times."""
+    pool = Pool(open_library(kernel_library(this_isa())), threads)
+    for _ in range(3):
+        pool.gather()
+    time.sleep(0.01)  # workers sleep
+    pool.gather()
+    assert pool.process == os.getpid()

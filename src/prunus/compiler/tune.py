@@ -149,6 +149,7 @@ class Tuner:
                     continue
                 times = np.zeros(len(run.plan.slots), np.int64)
                 self.evict.sum()
+                self.pool.gather()  # in a network threads are awake
                 run.run(self.pool, run.plan.stages[0], ports, times)
                 if rounds:  # the first one warms up
                     own = np.array([slot.op for slot in run.plan.slots]) == len(

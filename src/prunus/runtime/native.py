@@ -26,6 +26,8 @@ class Library:
         self.pool_open.restype, self.pool_open.argtypes = ctypes.c_void_p, [ctypes.c_int]
         self.pool_close = handle.prunus_pool_close
         self.pool_close.restype, self.pool_close.argtypes = None, [ctypes.c_void_p]
+        self.pool_gather = handle.prunus_pool_gather
+        self.pool_gather.restype, self.pool_gather.argtypes = None, [ctypes.c_void_p]
         self.run = handle.prunus_run
         self.run.restype = None
         self.run.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p]
@@ -92,6 +94,10 @@ class Pool:
         self.handle = library.pool_open(threads)
         if not self.handle:
             raise MemoryError("no memory for a thread pool")
+
+    def gather(self) -> None:
+        """Wake all threads and wait for them, so that what is timed next doesn't wait for them to wake up."""
+        self.library.pool_gather(self.handle)
 
     def __del__(self) -> None:
         if getattr(self, "handle", None) and self.process == os.getpid():

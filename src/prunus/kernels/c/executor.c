@@ -13,6 +13,7 @@
 
 EXPORT void *prunus_pool_open(int threads) { return pool_create(threads); }
 EXPORT void prunus_pool_close(void *pool) { pool_destroy(pool); }
+EXPORT void prunus_pool_gather(void *pool) { pool_gather(pool); }
 EXPORT int prunus_pool_threads(void *pool) { return ((prunus_pool *)pool)->threads; }
 
 static int64_t nanoseconds(void) {

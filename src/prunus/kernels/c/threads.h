@@ -138,6 +138,26 @@ static void run_job(prunus_pool *p, prunus_job *job, void *context, int64_t n_ta
   }
 }
 
+// All threads of a pool at one place: `here` of `threads` have come.
+typedef struct {
+  atomic_int here;
+  int threads;
+} prunus_meeting;
+
+static void meet_task(void *context, int64_t task, int thread) {
+  (void)task, (void)thread;
+  prunus_meeting *m = context;
+  atomic_fetch_add(&m->here, 1);
+  for (unsigned spins = 1; spins < 4 * SPINS && atomic_load(&m->here) < m->threads; spins++) spin(spins);
+}
+
+// Wakes the workers and waits until they are there, or for some milliseconds: where times are to be those of threads that
+// are awake.
+static void pool_gather(prunus_pool *p) {
+  prunus_meeting m = {.threads = p->threads};
+  run_job(p, meet_task, &m, p->threads, GRAIN);
+}
+
 static void pool_destroy(prunus_pool *p) {
   atomic_store(&p->stop, 1);
   announce(p, atomic_load(&p->state) + JOB);
