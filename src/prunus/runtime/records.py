@@ -42,10 +42,11 @@ RECORDS: Final[dict[str, tuple[str, ...]]] = {
         *_GROUPS, *_EPILOGUE, "mask", "vectors", "tile", "tiles_per_task", "pixels_outer", "rows", "sums_in_out",
         *_PACKED, "out_real", "ahead_planes", "ahead_plane", "ahead",
     ),
-    # row groups with the rows as lanes, one vector of inputs per image; see kernels/c/gemv.h
+    # row groups with the rows as lanes, one vector of inputs per image; see kernels/c/gemv.h. `narrow`: offsets are
+    # uint16, two in an integer of the table
     "gemv": (
         "images", "x", "x_batch", "out", "out_batch", "row_stride", "residual", "residual_batch", *_GROUPS,
-        *_EPILOGUE, *_PACKED, "out_real",
+        *_EPILOGUE, *_PACKED, "out_real", "narrow",
     ),
     # 3x3 at stride 1 by tiles of 2x2 pixels; `ready` is what "winograd_input" made; see kernels/c/winograd.h
     "winograd": (

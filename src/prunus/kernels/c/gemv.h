@@ -22,11 +22,26 @@ INLINE void finish_lanes(const prunus_tile *t, const int32_t *rows, vf a, int n)
 
 enum { GEMV_AHEAD = 1024 }; /* floats: weights are read once, from wherever they are, past the ends of pages */
 
+// A kernel by the width of its offsets: two bytes where they suffice, for a column of few rows is little more than that.
+#define PRUNUS_BY_INDEX(NAME)                                                                          \
+  static void NAME(const prunus_tile *t, const int32_t *group, int64_t n_groups) {                     \
+    if (t->narrow) {                                                                                   \
+      NAME##_by_16(t, group, n_groups);                                                                \
+    } else {                                                                                           \
+      NAME##_by_32(t, group, n_groups);                                                                \
+    }                                                                                                  \
+  }
+
 // U vectors of type T, of LANES rows each, in SUMS sums each, so that additions overlap.
 #define PRUNUS_GEMV_OF(T, T_ANY, LANES, U, SUMS, NAME)                                                 \
+  PRUNUS_GEMV_INDEXED(uint16_t, T, T_ANY, LANES, U, SUMS, NAME##_by_16)                                \
+  PRUNUS_GEMV_INDEXED(int32_t, T, T_ANY, LANES, U, SUMS, NAME##_by_32)                                 \
+  PRUNUS_BY_INDEX(NAME)
+#define PRUNUS_GEMV_INDEXED(INDEX, T, T_ANY, LANES, U, SUMS, NAME)                                     \
   static void NAME(const prunus_tile *t, const int32_t *group, int64_t n_groups) {                     \
     for (int64_t g = 0; g < n_groups; g++, group += GROUP_HEAD + U * LANES) {                          \
-      const int32_t n = group[GROUP_COLUMNS], *off = t->offsets + group[GROUP_OFFSETS];                \
+      const int32_t n = group[GROUP_COLUMNS];                                                          \
+      const INDEX *off = (const INDEX *)t->offsets + group[GROUP_OFFSETS];                             \
       const float *w = t->weights + group[GROUP_WEIGHTS], *x = t->x;                                   \
       T sum[SUMS][U];                                                                                  \
       UNROLL for (int i = 0; i < SUMS; i++) UNROLL for (int u = 0; u < U; u++) sum[i][u] = (T){0};     \
@@ -58,18 +73,23 @@ typedef float vh __attribute__((vector_size(VB / 2)));
 typedef float vh_any __attribute__((vector_size(VB / 2), aligned(4), may_alias));
 #define PRUNUS_GEMV_HALF(NAME) PRUNUS_GEMV_OF(vh, vh_any, VL / 2, 1, 4, NAME)
 
-static void prunus_f32_gemv_row(const prunus_tile *t, const int32_t *group, int64_t n_groups) {
-  for (int64_t g = 0; g < n_groups; g++, group += GROUP_HEAD + 1) {
-    const int32_t n = group[GROUP_COLUMNS], *off = t->offsets + group[GROUP_OFFSETS];
-    const float *w = t->weights + group[GROUP_WEIGHTS], *x = t->x;
-    float sum[8] = {0};
-    int32_t k = 0;
-    for (; k + 8 <= n; k += 8)
-      UNROLL for (int i = 0; i < 8; i++) sum[i] += w[k + i] * x[off[k + i]];
-    for (; k < n; k++) sum[0] += w[k] * x[off[k]];
-    vf a = {0};
-    a[0] = ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
-    finish_lanes(t, group + GROUP_HEAD, a, 1);
+#define PRUNUS_GEMV_ROW_INDEXED(INDEX, NAME)                                                           \
+  static void NAME(const prunus_tile *t, const int32_t *group, int64_t n_groups) {                     \
+    for (int64_t g = 0; g < n_groups; g++, group += GROUP_HEAD + 1) {                                  \
+      const int32_t n = group[GROUP_COLUMNS];                                                          \
+      const INDEX *off = (const INDEX *)t->offsets + group[GROUP_OFFSETS];                             \
+      const float *w = t->weights + group[GROUP_WEIGHTS], *x = t->x;                                   \
+      float sum[8] = {0};                                                                              \
+      int32_t k = 0;                                                                                   \
+      for (; k + 8 <= n; k += 8)                                                                       \
+        UNROLL for (int i = 0; i < 8; i++) sum[i] += w[k + i] * x[off[k + i]];                         \
+      for (; k < n; k++) sum[0] += w[k] * x[off[k]];                                                   \
+      vf a = {0};                                                                                      \
+      a[0] = ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));        \
+      finish_lanes(t, group + GROUP_HEAD, a, 1);                                                       \
+    }                                                                                                  \
   }
-}
+PRUNUS_GEMV_ROW_INDEXED(uint16_t, prunus_f32_gemv_row_by_16)
+PRUNUS_GEMV_ROW_INDEXED(int32_t, prunus_f32_gemv_row_by_32)
+PRUNUS_BY_INDEX(prunus_f32_gemv_row)
 #endif

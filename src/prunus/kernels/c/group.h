@@ -26,6 +26,7 @@ typedef struct {
   int64_t ahead;  // elements from the tile to output that the same rows write soon; 0: another group comes next
   int64_t next;   // packed: elements to the pixels that come next, where the input is in no near cache; or 0
   int32_t activation;
+  int32_t narrow;  // of single vectors of inputs: offsets are uint16
   float p0, p1;
   // of packed channels; see packed.h
   const float *scale;  // [rows], or NULL: float sums

@@ -86,7 +86,7 @@ static void gemv_task(void *context, int64_t task, int thread) {
   const int32_t *first = calls + parts[sections[0]] * CALL_SIZE, *last = calls + parts[sections[1]] * CALL_SIZE;
   prunus_tile t = layer_tile(s, r[GEMV_WEIGHTS], r[GEMV_OFFSETS], r[GEMV_BIAS], r[GEMV_SLOPE], r[GEMV_ACTIVATION],
                              r[GEMV_P0], r[GEMV_P1]);
-  t.plane = r[GEMV_ROW_STRIDE], t.out_real = (int32_t)r[GEMV_OUT_REAL];
+  t.plane = r[GEMV_ROW_STRIDE], t.out_real = (int32_t)r[GEMV_OUT_REAL], t.narrow = (int32_t)r[GEMV_NARROW];
   READ_PACKED(t, s, r, GEMV);
   const float *residual = at(s, r[GEMV_RESIDUAL]);
   for (const int32_t *c = first; c < last; c += CALL_SIZE)

@@ -228,9 +228,14 @@ INLINE void finish_numbers(const prunus_tile *t, const int32_t *rows, int n, con
 }
 
 #define PRUNUS_GEMV_PACKED(CHANNELS, U, SUM, DOT, NAME)                                                \
+  PRUNUS_GEMV_PACKED_INDEXED(uint16_t, CHANNELS, U, SUM, DOT, NAME##_by_16)                            \
+  PRUNUS_GEMV_PACKED_INDEXED(int32_t, CHANNELS, U, SUM, DOT, NAME##_by_32)                             \
+  PRUNUS_BY_INDEX(NAME)
+#define PRUNUS_GEMV_PACKED_INDEXED(INDEX, CHANNELS, U, SUM, DOT, NAME)                                 \
   static void NAME(const prunus_tile *t, const int32_t *group, int64_t n_groups) {                     \
     for (int64_t g = 0; g < n_groups; g++, group += GROUP_HEAD + U * VL) {                             \
-      const int32_t n = group[GROUP_COLUMNS], *off = t->offsets + group[GROUP_OFFSETS];                \
+      const int32_t n = group[GROUP_COLUMNS];                                                          \
+      const INDEX *off = (const INDEX *)t->offsets + group[GROUP_OFFSETS];                             \
       const int32_t *w = (const int32_t *)t->weights + group[GROUP_WEIGHTS];                           \
       const int32_t *x = (const int32_t *)t->x;                                                        \
       SUM sum[2][U]; /* two each, so that additions overlap */                                         \
@@ -252,9 +257,14 @@ INLINE void finish_numbers(const prunus_tile *t, const int32_t *rows, int n, con
   }
 
 #define PRUNUS_GEMV_ROW(CHANNELS, SUM, DOT, NAME)                                                      \
+  PRUNUS_GEMV_ROW_PACKED_INDEXED(uint16_t, CHANNELS, SUM, DOT, NAME##_by_16)                           \
+  PRUNUS_GEMV_ROW_PACKED_INDEXED(int32_t, CHANNELS, SUM, DOT, NAME##_by_32)                            \
+  PRUNUS_BY_INDEX(NAME)
+#define PRUNUS_GEMV_ROW_PACKED_INDEXED(INDEX, CHANNELS, SUM, DOT, NAME)                                \
   static void NAME(const prunus_tile *t, const int32_t *group, int64_t n_groups) {                     \
     for (int64_t g = 0; g < n_groups; g++, group += GROUP_HEAD + 1) {                                  \
-      const int32_t n = group[GROUP_COLUMNS], *off = t->offsets + group[GROUP_OFFSETS];                \
+      const int32_t n = group[GROUP_COLUMNS];                                                          \
+      const INDEX *off = (const INDEX *)t->offsets + group[GROUP_OFFSETS];                             \
       const int32_t *w = (const int32_t *)t->weights + group[GROUP_WEIGHTS];                           \
       const int32_t *x = (const int32_t *)t->x;                                                        \
       SUM sum = {0};                                                                                   \

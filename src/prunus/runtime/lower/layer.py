@@ -163,16 +163,20 @@ def _split_phases(
     return target + lead, batch, plane, {phase: number for number, phase in enumerate(used)}
 
 
-def _groups(draft: Draft, op: Op, windows: NDArray[np.int64]) -> tuple[Encoding, dict[str, Any]]:
+def _groups(
+    draft: Draft, op: Op, windows: NDArray[np.int64], *, narrow: bool = False
+) -> tuple[Encoding, dict[str, Any]]:
     """The tables of the row groups: what every layer's record points to. Bands of a chain share them."""
     key = (op.name, windows.tobytes())
     if key not in draft.layers:
-        draft.layers[key] = _new_groups(draft, op, windows)
+        draft.layers[key] = _new_groups(draft, op, windows, narrow=narrow)
     return draft.layers[key]
 
 
-def _new_groups(draft: Draft, op: Op, windows: NDArray[np.int64]) -> tuple[Encoding, dict[str, Any]]:
-    program = draft.program
+def _new_groups(
+    draft: Draft, op: Op, windows: NDArray[np.int64], *, narrow: bool
+) -> tuple[Encoding, dict[str, Any]]:
+    program, n_columns = draft.program, draft.program.n_columns(op)
     encoding, places = program.groups(op), windows.astype(np.int32)
     size, starts = group_places(encoding)
     calls, parts, sections = call_table(encoding, starts)
@@ -183,9 +187,14 @@ def _new_groups(draft: Draft, op: Op, windows: NDArray[np.int64]) -> tuple[Encod
         for start in range(0, len(out), _PIECE):
             out[start : start + _PIECE] = places[out[start : start + _PIECE]]
 
+    def narrow_offsets(out: NDArray[np.int32]) -> None:
+        wide = np.empty(n_columns, np.int32)
+        offsets(wide)
+        out.view(np.uint16)[:n_columns] = wide
+
     fields = {
         "weights": draft.constant(f"{op.attrs['encoding']}.values"),
-        "offsets": draft.late_table(program.n_columns(op), offsets),
+        "offsets": draft.late_table(-(-n_columns // 2), narrow_offsets) if narrow else draft.late_table(n_columns, offsets),
         "groups": draft.late_table(size, lambda out: np.copyto(out, group_table(program.groups(op))[0])),
         "calls": draft.table(calls),
         "parts": draft.table(parts),
@@ -320,7 +329,8 @@ def packed_fields(draft: Draft, op: Op) -> dict[str, Any]:
 
 def _gemv(draft: Draft, op: Op, base: Address, images: int, x_batch: int, windows: NDArray[np.int64]) -> None:
     """Row groups for single vectors of inputs."""
-    encoding, fields = _groups(draft, op, windows)
+    narrow = bool(windows.size) and 0 <= int(windows.min()) and int(windows.max()) < 1 << 16
+    encoding, fields = _groups(draft, op, windows, narrow=narrow)
     name = op.outputs[0]
     packed, o = draft.program.tensors[name].pack, encoding.shape[0]
     o = -(-o // packed)
@@ -330,7 +340,8 @@ def _gemv(draft: Draft, op: Op, base: Address, images: int, x_batch: int, window
     layout = draft.layout(name)
     target = draft.at(name) if layout.contiguous else draft.temporary(images * o)
     draft.emit(
-        "gemv", images=images, x=base, x_batch=x_batch, out=target, out_batch=o, row_stride=1, **fields,
+        "gemv", images=images, x=base, x_batch=x_batch, out=target, out_batch=o, row_stride=1,
+        narrow=int(narrow), **fields,
     )  # fmt: skip
     if not layout.contiguous:  # a matrix product of four axes, which are planes to whoever reads them
         clear_padding(draft, name)
