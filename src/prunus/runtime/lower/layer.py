@@ -173,9 +173,7 @@ def _groups(
     return draft.layers[key]
 
 
-def _new_groups(
-    draft: Draft, op: Op, windows: NDArray[np.int64], *, narrow: bool
-) -> tuple[Encoding, dict[str, Any]]:
+def _new_groups(draft: Draft, op: Op, windows: NDArray[np.int64], *, narrow: bool) -> tuple[Encoding, dict[str, Any]]:
     program, n_columns = draft.program, draft.program.n_columns(op)
     encoding, places = program.groups(op), windows.astype(np.int32)
     size, starts = group_places(encoding)
@@ -194,7 +192,9 @@ def _new_groups(
 
     fields = {
         "weights": draft.constant(f"{op.attrs['encoding']}.values"),
-        "offsets": draft.late_table(-(-n_columns // 2), narrow_offsets) if narrow else draft.late_table(n_columns, offsets),
+        "offsets": draft.late_table(-(-n_columns // 2), narrow_offsets)
+        if narrow
+        else draft.late_table(n_columns, offsets),
         "groups": draft.late_table(size, lambda out: np.copyto(out, group_table(program.groups(op))[0])),
         "calls": draft.table(calls),
         "parts": draft.table(parts),
@@ -329,7 +329,7 @@ def packed_fields(draft: Draft, op: Op) -> dict[str, Any]:
 
 def _gemv(draft: Draft, op: Op, base: Address, images: int, x_batch: int, windows: NDArray[np.int64]) -> None:
     """Row groups for single vectors of inputs."""
-    narrow = bool(windows.size) and 0 <= int(windows.min()) and int(windows.max()) < 1 << 16
+    narrow = bool(windows.size) and int(windows.min()) >= 0 and int(windows.max()) < 1 << 16
     encoding, fields = _groups(draft, op, windows, narrow=narrow)
     name = op.outputs[0]
     packed, o = draft.program.tensors[name].pack, encoding.shape[0]
