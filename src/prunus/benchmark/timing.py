@@ -73,13 +73,13 @@ def time_interleaved(
     calls: Mapping[str, Callable[[], object]],
     time_s: float = 5.0,
     warmup_s: float = 1.0,
-    pause_s: float = 0.01,
+    pause_s: float = 0.1,
     progress: Callable[[str], None] | None = None,
     callers: int = 1,
 ) -> dict[str, Times]:
     """Times of each callable, from about `time_s` seconds of calls each, at least 7 rounds.
 
-    A turn is a pause (another engine's spinning threads go to sleep), one untimed call, and the
+    A turn is a pause (another engine's threads may spin for 50 ms more), one untimed call, and the
     timed ones. The order rotates from round to round, and reverses in every other cycle. The
     garbage collector rests meanwhile. With several `callers`, each has as many calls in a turn, in
     a thread of its own.
