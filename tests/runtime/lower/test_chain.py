@@ -94,6 +94,13 @@ def test_what_the_chain_makes_may_be_returned() -> None:
         assert_same(network(["3", "3"], behind=False), Chain(0, 2, 4, parts))
 
 
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("rows", range(1, 17))
+def test_gaps_between_bands_are_zero(rows: int, parts: int) -> None:
+    """Where the next layer pads, also where a band ends with a whole vector: 7 rows of 22 at a pitch of 23 do."""
+    assert_same(network(["max2", "1"], 4), Chain(1, 2, rows, parts))
+
+
 LAYERS = ["1", "3", "5", "add", "depthwise", "dilated", "average", "strided", "strided1", "max", "max2"]
 
 

@@ -119,13 +119,16 @@ class _Part:
         shown = {out: self._shown(out, rows, base, image), inputs[0]: self._shown(inputs[0], read, base, image, pads)}
         for name, alias in zip(op.inputs[1:], inputs[1:], strict=True):
             shown[alias] = self._shown(name, rows, base, image)
-        aside = cut and work.op == len(self.ops) - 1 and _fills_rows(op)  # vectors would reach into another's rows
+        leaves = work.op == len(self.ops) - 1 and _fills_rows(op)
+        aside = cut and leaves  # vectors would reach into another's rows
         if aside:
             target, shown[out] = shown[out], self._aside(out, rows)
         with self._recorded(self.chain.first + work.op, shown):
             LOWERINGS[op.kind](draft, replace(op, inputs=inputs, attrs={**op.attrs, "pads": pads}))
             if out in self.lines and rows[1] == self.whole[out].shape[2]:
                 self._clear_tail(out, rows)
+            if leaves and rows[1] < self.whole[out].shape[2]:
+                self._clear_gap(out)
             if aside:
                 source, place = draft.layout(out), draft.at(out)
                 draft.layouts[out], draft.views[out] = target
@@ -155,6 +158,17 @@ class _Part:
         self.draft.kept(buffer, size)
         shape = (1, whole.shape[1], n_rows, whole.shape[3])
         return Layout(shape, (size, plane, whole.pitch, 1), 0, size), (buffer, 0)
+
+    def _clear_gap(self, name: str) -> None:
+        """Zeros behind the last row of a band, where its last vector doesn't reach as far as the next row."""
+        draft, lanes = self.draft, self.draft.program.lanes
+        out = draft.layout(name)
+        pixels, gap = (out.shape[2] - 1) * out.pitch + out.shape[3], out.pitch - out.shape[3]
+        if -pixels % lanes < gap:
+            draft.emit(
+                "margins", out=draft.at(name), images=1, planes=out.shape[1], plane=out.plane, tail_start=pixels,
+                tail=gap, pad=draft.program.tensors[name].pad,
+            )  # fmt: skip
 
     def _clear_tail(self, name: str, rows: Span) -> None:
         """Zeros behind a tensor's last row, where readers take them for padding."""
