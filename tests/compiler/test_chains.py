@@ -78,6 +78,16 @@ def test_large_tensors_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen and all(chain_refusal(chain, session.program, -1) is None for chain in seen)
 
 
+def test_outputs_of_unknown_size_are_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another engine makes has no place in the plan, and no size beforehand."""
+    monkeypatch.setattr(subject, "_n_bytes", lambda *_: 1 << 40)
+    monkeypatch.setattr("prunus.compiler.compile.latencies_for", lambda *_: None)
+    net = Net({"x": (1, 4, 40, 40)})
+    y = net.conv(net.conv("x", 8, 4), 8, 8)
+    session = compile(net.model(y, net.add("NonZero", net.add("Relu", y))), threads=1)
+    assert any(op.kind == "onnxruntime" for op in session.program.ops)
+
+
 def split_ends() -> onnx.ModelProto:
     """The first layer's output is read by the second, and behind it."""
     net = Net({"x": (1, 4, 40, 40)})

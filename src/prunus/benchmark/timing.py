@@ -79,7 +79,7 @@ def time_interleaved(
 ) -> dict[str, Times]:
     """Times of each callable, from about `time_s` seconds of calls each, at least 7 rounds.
 
-    A turn is a pause (another engine's threads may spin for 50 ms more), one untimed call, and the
+    A turn is a pause (another engine's threads spin for a while after a call), one untimed call, and the
     timed ones. The order rotates from round to round, and reverses in every other cycle. The
     garbage collector rests meanwhile. With several `callers`, each has as many calls in a turn, in
     a thread of its own.

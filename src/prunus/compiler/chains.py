@@ -14,7 +14,7 @@ from prunus.runtime.bands import bands
 from prunus.runtime.layout import Layout
 from prunus.runtime.native import Bound, Library, Pool
 from prunus.runtime.plan import make_plan
-from prunus.runtime.program import Chain, Op, Program
+from prunus.runtime.program import Chain, Op, Program, outside_tensors
 
 ROUNDS = 7  # of the whole network for each candidate, in turns; the first one warms up
 BUDGET_S = 0.02  # under which times are kept
@@ -181,8 +181,11 @@ def _measure(
     rng = np.random.default_rng(0)
     programs = [program, *(replace(program, chains=(chain,)) for chain in options)]
     bounds = [Bound(bench.library, make_plan(made), constants, bench.threads) for made in programs]
+    outside = outside_tensors(program)
     ports = [
-        rng.standard_normal(np.prod(program.tensors[name].shape), np.float32)
+        np.empty(0, np.float32)
+        if name in outside
+        else rng.standard_normal(np.prod(program.tensors[name].shape), np.float32)
         for name in (*program.inputs, *program.outputs)
     ]
     before, after = dict.fromkeys(options, np.inf), dict.fromkeys(options, np.inf)

@@ -1,6 +1,7 @@
 """Chains compute the same numbers, bit by bit, as operators one after the other."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -140,7 +141,7 @@ def test_profile_counts_each_operator_once() -> None:
     assert all(row.ms > 0 for row in rows)
 
 
-def test_an_artefact_keeps_its_chains(tmp_path: "object") -> None:
+def test_an_artefact_keeps_its_chains(tmp_path: Path) -> None:
     model = network(["3", "max2"])
     session = compile(model, tune="off", threads=1)
     other = Session(replace(session.program, chains=(Chain(0, 2, 4, 1),)), session.code, session.constants, 1)

@@ -334,7 +334,7 @@ def _gemv(draft: Draft, op: Op, base: Address, images: int, x_batch: int, window
     name = op.outputs[0]
     packed, o = draft.program.tensors[name].pack, encoding.shape[0]
     o = -(-o // packed)
-    fields["residual"], fields["residual_batch"] = NOWHERE, o
+    fields = {**fields, "residual": NOWHERE, "residual_batch": o}
     if len(op.inputs) > 1:
         fields["residual"] = as_contiguous(draft, op.inputs[1])
     layout = draft.layout(name)
