@@ -27,9 +27,17 @@ static void task_of(void *context, int64_t task, int thread) {
   }
 }
 
+// Workers are sent to CPUs of which the system may not have all, and more of them than threads or fewer.
+static void place(prunus_pool *pool) {
+  int32_t cpus[64];
+  for (int i = 0; i < 64; i++) cpus[i] = i;
+  pool_place(pool, cpus, 64);
+}
+
 static void *caller(void *unused) {
   prunus_pool *pool = pool_create(n_threads);
   if (!pool) fail("no pool");
+  place(pool);
   work works[2];  // taken in turns: who is late meets one that is over
   memset(works, 0, sizeof works);
   for (int job = 0; job < n_jobs; job++) {
@@ -41,7 +49,7 @@ static void *caller(void *unused) {
     for (int64_t task = 0; task < MOST; task++)
       if (w->done[task] != (task < n_tasks)) fail("a task was left out or done twice");
     if (job % 256 == 255) usleep(500);  // workers go to sleep
-    if (job % 1024 == 1023) pool_destroy(pool), pool = pool_create(n_threads);
+    if (job % 1024 == 1023) pool_destroy(pool), pool = pool_create(n_threads), place(pool);
   }
   pool_destroy(pool);
   return unused;
@@ -63,12 +71,33 @@ static void absent_worker(void) {
   pool_destroy(pool);
 }
 
+// A thread goes where it is sent, unless it may not, and from there wherever it was allowed to before.
+static void sent_away(void) {
+#ifdef __linux__
+  prunus_cpus allowed, now;
+  cpus_of(&allowed);
+  for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+    if (!CPU_ISSET(cpu, &allowed)) continue;
+    send_to(pthread_self(), cpu, &allowed);
+    if (this_cpu() != cpu || place_of(&cpu, 1)) fail("a thread isn't where it was sent");
+    CPU_CLR(cpu, &allowed);
+    send_to(pthread_self(), cpu, &allowed);
+    CPU_SET(cpu, &allowed);
+    go_to(pthread_self(), &allowed);
+    cpus_of(&now);
+    if (!CPU_EQUAL(&now, &allowed)) fail("a thread may not go where it went before");
+  }
+  send_to(pthread_self(), CPU_SETSIZE, &allowed), send_to(pthread_self(), -1, &allowed);
+#endif
+}
+
 int main(int argc, char **argv) {
   if (argc != 4) fail("three arguments");
   const int n_pools = atoi(argv[1]);
   n_threads = atoi(argv[2]), n_jobs = atoi(argv[3]);
   pthread_t *callers = calloc((size_t)n_pools, sizeof *callers);
   absent_worker();
+  sent_away();
   for (int i = 0; i < n_pools; i++)
     if (pthread_create(callers + i, NULL, caller, NULL)) fail("no thread");
   for (int i = 0; i < n_pools; i++) pthread_join(callers[i], NULL);

@@ -71,7 +71,8 @@ def run(command: list[str], folder: Path) -> None:
     except OSError as error:
         raise ToolchainError(f"C compiler {command[0]}: {error.strerror}") from error
     if done.returncode:
-        said = " / ".join((done.stderr or done.stdout).strip().splitlines()[:3])
+        lines = (done.stderr or done.stdout).strip().splitlines()
+        said = " / ".join(([line for line in lines if "error:" in line] or lines)[:3])
         raise ToolchainError(f"C compiler failed ({shlex.join(command[:4])} ...): {said}")
 
 

@@ -65,15 +65,27 @@ def describe() -> Cpu:
 
 def physical_cores() -> int:
     """Number of physical cores this process may run on, at least 1."""
+    return max(len(_cores()), 1)
+
+
+def spread_cpus() -> list[int]:
+    """The CPUs this process may run on, a core's first ones before its second ones: as many in a row as there are cores
+    share none, wherever the row starts, if all cores have as many CPUs."""
+    cores = _cores().values()
+    return [core[turn] for turn in range(max(map(len, cores), default=0)) for core in cores if turn < len(core)]
+
+
+def _cores() -> dict[str, list[int]]:
+    """The CPUs this process may run on, by physical core."""
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
-    cores = set()
-    for cpu in allowed:
+    cores: dict[str, list[int]] = {}
+    for cpu in sorted(allowed):
         try:
             siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text().strip()
         except OSError:
             siblings = str(cpu)
-        cores.add(siblings)
-    return max(len(cores), 1)
+        cores.setdefault(siblings, []).append(cpu)
+    return cores
 
 
 def _caches() -> dict[int, int]:

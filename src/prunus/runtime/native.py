@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunus.errors import ArtefactError
+from prunus.runtime.cpu import spread_cpus
 from prunus.runtime.plan import Plan, Stage
 
 _HUGE = 1 << 21  # bytes of a huge page
@@ -26,6 +27,8 @@ class Library:
         self.pool_open.restype, self.pool_open.argtypes = ctypes.c_void_p, [ctypes.c_int]
         self.pool_close = handle.prunus_pool_close
         self.pool_close.restype, self.pool_close.argtypes = None, [ctypes.c_void_p]
+        self.pool_place = handle.prunus_pool_place
+        self.pool_place.restype, self.pool_place.argtypes = None, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
         self.pool_gather = handle.prunus_pool_gather
         self.pool_gather.restype, self.pool_gather.argtypes = None, [ctypes.c_void_p]
         self.run = handle.prunus_run
@@ -87,13 +90,19 @@ def allocate(elements: int) -> NDArray[np.float32]:
 
 
 class Pool:
-    """Threads of the library that stay; closed with the object."""
+    """Threads of the library that stay; closed with the object.
 
-    def __init__(self, library: Library, threads: int) -> None:
+    alone: no other threads of this process work at the same time, so that each may have a core of its own.
+    """
+
+    def __init__(self, library: Library, threads: int, alone: bool = True) -> None:
         self.library, self.threads, self.process = library, threads, os.getpid()
         self.handle = library.pool_open(threads)
         if not self.handle:
             raise MemoryError("no memory for a thread pool")
+        if alone and threads > 1:
+            cpus = np.array(spread_cpus(), np.int32)
+            library.pool_place(self.handle, cpus.ctypes.data, len(cpus))
 
     def gather(self) -> None:
         """Wake all threads and wait for them, so that what is timed next doesn't wait for them to wake up."""

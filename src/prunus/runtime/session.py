@@ -56,7 +56,7 @@ class Session:
         self.streams = check_streams(streams)
         self.threads = check_threads(threads, self.streams)
         self._library = open_library(code)
-        self._all = [Stream(self._library, self.threads) for _ in range(self.streams)]
+        self._all = [Stream(self._library, self.threads, self.streams == 1) for _ in range(self.streams)]
         self._turns = Turns(self._all)
         self._lock = threading.Lock()
         self._plan: Plan | None = None  # the one made last

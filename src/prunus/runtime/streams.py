@@ -24,9 +24,9 @@ T = TypeVar("T")
 class Stream:
     """Threads that stay, and the memory for one plan, made when it is first run."""
 
-    def __init__(self, library: Library, threads: int) -> None:
-        self._library, self._threads = library, threads
-        self.pool = Pool(library, threads)
+    def __init__(self, library: Library, threads: int, alone: bool = True) -> None:
+        self._library, self._threads, self._alone = library, threads, alone
+        self.pool = Pool(library, threads, alone)
         self.bound: Bound | None = None
 
     def bind(self, plan: Plan, constants: NDArray[np.float32]) -> None:
@@ -37,7 +37,7 @@ class Stream:
     def wake(self) -> None:
         """See to it that there are threads: a forked process has the memory but not the threads."""
         if self.pool.process != os.getpid():
-            self.pool = Pool(self._library, self._threads)
+            self.pool = Pool(self._library, self._threads, self._alone)
 
     @property
     def n_bytes(self) -> int:

@@ -1,4 +1,5 @@
 // The executor: runs a plan's records one after the other, each shared out over the threads. No state but the pool.
+#define _GNU_SOURCE  // of place.h
 #include <time.h>
 #include "activation.h"
 #include "depthwise.h"
@@ -13,6 +14,7 @@
 
 EXPORT void *prunus_pool_open(int threads) { return pool_create(threads); }
 EXPORT void prunus_pool_close(void *pool) { pool_destroy(pool); }
+EXPORT void prunus_pool_place(void *pool, const int32_t *cpus, int n_cpus) { pool_place(pool, cpus, n_cpus); }
 EXPORT void prunus_pool_gather(void *pool) { pool_gather(pool); }
 EXPORT int prunus_pool_threads(void *pool) { return ((prunus_pool *)pool)->threads; }
 

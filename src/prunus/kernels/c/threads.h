@@ -13,6 +13,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include "place.h"
 
 enum { SPINS = 20000 };  // 0.1 to 1 ms, as long as the CPU's pause is: longer than what is between two layers
 enum { PAUSES = 1000 };  // a twentieth of it; then the core is offered to others: there may be more threads than cores
@@ -27,10 +28,18 @@ typedef struct {
   int64_t end;
 } prunus_share;
 
+// What others have to know of a worker to wake it: written by itself, under the pool's mutex.
+typedef struct {
+  pthread_t thread;
+  int sleeps;
+  prunus_cpus allowed;  // where it may run, as it fell asleep
+} prunus_bed;
+
 typedef struct {
   int threads;  // the caller included
   prunus_share *shares;  // one per thread
-  pthread_t *workers;
+  prunus_bed *beds;  // one per worker
+  int *cpus, n_cpus;  // where workers are sent as they wake: neighbours in the list are the farthest apart; none: anywhere
   prunus_job *job;
   void *context;
   int64_t n_tasks, per_claim;
@@ -73,7 +82,7 @@ static void take_tasks(prunus_pool *p, int thread) {
 }
 
 // Waits for a job other than number `seen`, and returns the state with it.
-static uint64_t await_job(prunus_pool *p, uint64_t seen) {
+static uint64_t await_job(prunus_pool *p, prunus_bed *bed, uint64_t seen) {
   uint64_t state;
   for (unsigned spins = 1; (state = atomic_load_explicit(&p->state, memory_order_acquire)) / JOB == seen; spins++) {
     if (spins < SPINS) {
@@ -81,10 +90,16 @@ static uint64_t await_job(prunus_pool *p, uint64_t seen) {
       continue;
     }
     pthread_mutex_lock(&p->mutex);
+    cpus_of(&bed->allowed);
+    bed->sleeps = 1;
     atomic_fetch_add(&p->sleeping, 1);
     while (atomic_load(&p->state) / JOB == seen) pthread_cond_wait(&p->wake, &p->mutex);
     atomic_fetch_sub(&p->sleeping, 1);
+    bed->sleeps = 0;
+    const prunus_cpus allowed = bed->allowed;
+    const int placed = p->n_cpus;
     pthread_mutex_unlock(&p->mutex);
+    if (placed) go_to(pthread_self(), &allowed);
   }
   return state;
 }
@@ -93,8 +108,9 @@ static void *worker_main(void *argument) {
   prunus_worker self = *(prunus_worker *)argument;
   free(argument);
   prunus_pool *p = self.pool;
+  prunus_bed *bed = p->beds + self.thread - 1;
   for (uint64_t state = 0;;) {
-    state = await_job(p, state / JOB);
+    state = await_job(p, bed, state / JOB);
     if (atomic_load(&p->stop)) return NULL;
     while (state & OPEN) {
       if (atomic_compare_exchange_weak_explicit(&p->state, &state, state + 1, memory_order_acquire, memory_order_relaxed)) {
@@ -111,6 +127,9 @@ static void announce(prunus_pool *p, uint64_t next) {
   atomic_store(&p->state, next);
   if (atomic_load(&p->sleeping)) {
     pthread_mutex_lock(&p->mutex);
+    const int here = place_of(p->cpus, p->n_cpus);
+    for (int i = 1; here >= 0 && i < p->threads; i++)
+      if (p->beds[i - 1].sleeps) send_to(p->beds[i - 1].thread, p->cpus[(here + i) % p->n_cpus], &p->beds[i - 1].allowed);
     pthread_cond_broadcast(&p->wake);
     pthread_mutex_unlock(&p->mutex);
   }
@@ -161,32 +180,44 @@ static void pool_gather(prunus_pool *p) {
 static void pool_destroy(prunus_pool *p) {
   atomic_store(&p->stop, 1);
   announce(p, atomic_load(&p->state) + JOB);
-  for (int i = 0; i < p->threads - 1; i++) pthread_join(p->workers[i], NULL);
+  for (int i = 0; i < p->threads - 1; i++) pthread_join(p->beds[i].thread, NULL);
   pthread_mutex_destroy(&p->mutex);
   pthread_cond_destroy(&p->wake);
-  free(p->workers);
+  free(p->beds);
+  free(p->cpus);
   free(p->shares);
   free(p);
+}
+
+// Tells where workers are to wake: `cpus`, in an order in which neighbours share least. Nowhere in particular, as before,
+// where there are more threads than that.
+static void pool_place(prunus_pool *p, const int32_t *cpus, int n_cpus) {
+  int *list = n_cpus >= p->threads ? malloc(sizeof *list * (size_t)n_cpus) : NULL;
+  for (int i = 0; list && i < n_cpus; i++) list[i] = cpus[i];
+  pthread_mutex_lock(&p->mutex);
+  free(p->cpus);
+  p->cpus = list, p->n_cpus = list ? n_cpus : 0;
+  pthread_mutex_unlock(&p->mutex);
 }
 
 // A pool of fewer threads where the system grants no more; NULL when out of memory.
 static prunus_pool *pool_create(int threads) {
   prunus_pool *p = aligned_alloc(64, (sizeof *p + 63) / 64 * 64);
   if (!p) return NULL;
-  *p = (prunus_pool){.threads = 1, .workers = calloc((size_t)threads, sizeof(pthread_t)),
+  *p = (prunus_pool){.threads = 1, .beds = calloc((size_t)threads, sizeof(prunus_bed)),
                      .shares = aligned_alloc(64, sizeof(prunus_share) * (size_t)threads)};
   if (!p->shares) {
-    free(p->workers);
+    free(p->beds);
     free(p);
     return NULL;
   }
   pthread_mutex_init(&p->mutex, NULL);
   pthread_cond_init(&p->wake, NULL);
-  for (int i = 1; p->workers && i < threads; i++) {
+  for (int i = 1; p->beds && i < threads; i++) {
     prunus_worker *w = malloc(sizeof *w);
     if (!w) break;
     *w = (prunus_worker){p, i};
-    if (pthread_create(&p->workers[i - 1], NULL, worker_main, w)) {
+    if (pthread_create(&p->beds[i - 1].thread, NULL, worker_main, w)) {
       free(w);
       break;
     }
