@@ -11,11 +11,13 @@ if TYPE_CHECKING:
     from prunus.errors import PrunusError
     from prunus.pruning.one_shot import prune_onnx
     from prunus.runtime.session import Session, load
+    from prunus.training.pruner import Pruner
 
 __version__ = "0.1.0"
-__all__ = ["PrunusError", "Session", "__version__", "compile", "load", "prune_onnx"]
+__all__ = ["Pruner", "PrunusError", "Session", "__version__", "compile", "load", "prune_onnx"]
 
 _HOMES = {
+    "Pruner": "prunus.training.pruner",
     "PrunusError": "prunus.errors",
     "Session": "prunus.runtime.session",
     "compile": "prunus.compiler.compile",

@@ -58,3 +58,19 @@ class ScheduleError(PrunusError, ValueError):
 
 class RuleError(PrunusError, ValueError):
     """A name or `re:` pattern of a recipe or `ignore` that matches no layer, or isn't a valid pattern."""
+
+
+class RecipeError(PrunusError, ValueError):
+    """A recipe or plan that can't be read, or a key of it that doesn't exist or can't have that value: file, key."""
+
+
+class CheckpointError(PrunusError):
+    """A checkpoint that can't be read, or is of another model or recipe: file, found, expected."""
+
+
+class TrainingError(PrunusError):
+    """Training that can't go on: a loss that isn't finite, data or a model that can't be had."""
+
+
+class ExportError(PrunusError):
+    """A network that can't be written as ONNX, or whose file answers otherwise than it does."""

@@ -1,0 +1,116 @@
+"""The weights of a torch module that can be pruned, and which rule of a recipe each of them falls under."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import final
+
+from torch import nn
+
+from prunus.errors import RuleError
+from prunus.pruning.selection import matches, select
+from prunus.sparsity.check import fits
+from prunus.sparsity.project import resolve_sparsity
+from prunus.sparsity.scheme import Scheme, parse
+from prunus.training.recipe import Rule
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+RECURRENT = (nn.RNN, nn.LSTM, nn.GRU)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A weight of a module, filters first: [o, i, ...], gates of recurrent layers stacked as rows.
+
+    name: of the module. parameter: of the weight, as `named_parameters` has it. refusal: why it can't be pruned, "" if
+    it can.
+    """
+
+    name: str
+    parameter: str
+    module: nn.Module
+    refusal: str = ""
+
+    @property
+    def weight(self) -> nn.Parameter:
+        """The parameter as it is now: moving a module may have replaced it."""
+        weight = getattr(self.module, self.parameter.rpartition(".")[2])
+        assert isinstance(weight, nn.Parameter)
+        return weight
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A layer that is to be pruned. sparsity: None where the method decides. note: what is out of the ordinary."""
+
+    layer: Layer
+    scheme: Scheme
+    sparsity: float | None
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """A layer that stays as it is, and why."""
+
+    layer: Layer
+    reason: str
+
+
+def find_layers(model: nn.Module) -> tuple[Layer, ...]:
+    """Weights of convolutions, linear and recurrent layers, in the order of modules; one that several share comes once,
+    under its first name."""
+    seen: set[int] = set()
+    found = []
+    for layer in _all(model):
+        if id(layer.weight) not in seen:
+            seen.add(id(layer.weight))
+            found.append(layer)
+    return tuple(found)
+
+
+def _all(model: nn.Module) -> Iterator[Layer]:
+    for name, module in model.named_modules():
+        prefix = f"{name}." if name else ""
+        if isinstance(module, CONVOLUTIONS):
+            refusal = "grouped convolution" if module.groups != 1 else ""
+            yield Layer(name, f"{prefix}weight", module, refusal)
+        elif isinstance(module, TRANSPOSED):
+            yield Layer(name, f"{prefix}weight", module, "transposed convolution")
+        elif isinstance(module, nn.Linear):
+            yield Layer(name, f"{prefix}weight", module)
+        elif isinstance(module, RECURRENT):
+            for key, _ in module.named_parameters(recurse=False):
+                if key.startswith(("weight_ih", "weight_hh")):
+                    yield Layer(name, f"{prefix}{key}", module)
+
+
+def assign(layers: Sequence[Layer], rules: Sequence[Rule]) -> tuple[tuple[Target, ...], tuple[Dense, ...]]:
+    """What each layer is to become: the first rule that matches decides, and without one it stays dense.
+
+    Raises RuleError: a rule that matches no layer, or no layer is left to prune. SchemeError: a sparsity that the
+    scheme can't have.
+    """
+    names = [(layer.name, layer.parameter) for layer in layers]
+    for rule in rules:
+        select([rule.match], names)
+    targets, dense = list[Target](), list[Dense]()
+    for layer, known in zip(layers, names, strict=True):
+        first = next((rule for rule in rules if matches(rule.match, known)), None)
+        if first is None or first.skip:
+            dense.append(Dense(layer, "skipped" if first else "no rule"))
+            continue
+        assert first.scheme is not None
+        scheme = parse(first.scheme)
+        misfit = fits(tuple(layer.weight.shape), scheme)
+        if reason := layer.refusal or (misfit.reason if misfit else ""):
+            dense.append(Dense(layer, reason))
+            continue
+        fixed = first.sparsity is not None or scheme.name in ("n:m", "pattern")
+        targets.append(Target(layer, scheme, resolve_sparsity(scheme, first.sparsity) if fixed else None))
+    if not targets:
+        reasons = "; ".join(f"{item.layer.name}: {item.reason}" for item in dense[:3]) or "it has no layers"
+        raise RuleError(f"no layer is left to prune ({reasons})")
+    return tuple(targets), tuple(dense)

@@ -1,0 +1,240 @@
+"""The Pruner: three calls in a user's own loop turn a training into a pruning.
+
+pruner = prunus.Pruner(model, recipe, example_inputs=x, steps_per_epoch=len(loader))
+loss = criterion(model(x), y) + pruner.penalty()
+loss.backward(); optimizer.step(); pruner.step()
+pruner.finalize(); pruner.export("sparse.onnx")
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, final
+
+import numpy as np
+from torch import Tensor, nn
+
+from prunus.errors import PrunusWarning, TrainingError
+from prunus.pruning.one_shot import LayerReport
+from prunus.sparsity.check import check
+from prunus.sparsity.project import TOLERANCE
+from prunus.training import shards
+from prunus.training.goals import Goal, first_period, second_period
+from prunus.training.layers import assign, find_layers
+from prunus.training.masks import Masks
+from prunus.training.methods import METHODS, Method, Work
+from prunus.training.quantise import Rounding
+from prunus.training.recipe import Recipe, load_recipe
+from prunus.training.scores import Scores, array_of
+from prunus.training.state import identity, pack, unpack
+
+Phase = Literal["sparsify", "recover", "quantise"]
+
+
+@final
+@dataclass(frozen=True)
+class PruneReport:
+    """What became of each weight. sparsity: fraction of zeros over all weights that were pruned; overall: over all
+    weights that are convolutions', linear or recurrent layers'."""
+
+    layers: tuple[LayerReport, ...]
+    sparsity: float
+    overall: float
+
+
+@final
+class Pruner:
+    """Prunes a network in place while it is trained.
+
+    model: may be wrapped for several processes. recipe: path, dict or Recipe; see `training.recipe`. example_inputs: a
+    tensor or a tuple of them, batch first; for `export`. steps_per_epoch: of the optimiser.
+
+    Raises RecipeError: as `load_recipe`. RuleError: a rule that matches no layer. TrainingError: no steps_per_epoch
+    where the recipe counts in epochs. Warns (PrunusWarning) of each layer that was named and can't take its scheme.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: str | Path | Mapping[str, Any] | Recipe,
+        example_inputs: Tensor | tuple[Tensor, ...] | None = None,
+        steps_per_epoch: int | None = None,
+    ) -> None:
+        self.recipe = load_recipe(recipe)
+        self.model = shards.unwrap(model)
+        self.example_inputs = example_inputs
+        self.targets, self.dense = assign(find_layers(self.model), self.recipe.layers)
+        for item in self.dense:
+            if item.reason not in ("skipped", "no rule"):
+                warnings.warn(f"{item.layer.parameter} stays dense: {item.reason}", PrunusWarning, stacklevel=2)
+        epochs = self.recipe.epochs
+        if steps_per_epoch is None and (self.recipe.method != "one-shot" or epochs.quantise):
+            raise TrainingError(
+                f"method {self.recipe.method}: steps_per_epoch missing, expected the length of the loader"
+            )
+        if steps_per_epoch is not None and steps_per_epoch < 1:
+            raise TrainingError(f"steps_per_epoch {steps_per_epoch}: expected at least 1")
+        self.steps_per_epoch = steps_per_epoch or 1
+        self.n_steps = 0
+        layers = [target.layer for target in self.targets]
+        self._masks = Masks(layers)
+        self._scores = Scores(layers, self.recipe.criterion, self.recipe.collect)
+        two = self.recipe.bcr == "column-row" and any(target.scheme.name == "bcr" for target in self.targets)
+        sparsify = epochs.sparsify * self.steps_per_epoch
+        self._ends = (sparsify // 2, sparsify) if two else (sparsify,)  # of the periods
+        self._period = 0
+        self._rounding: Rounding | None = None
+        self._method: Method | None = self._begin(first_period(self.targets, two))
+        if sparsify == 0 and not self._scores.wants_more:
+            self._advance()
+
+    @property
+    def epochs(self) -> int:
+        """How many there are altogether."""
+        return self.recipe.epochs.sparsify + self.recipe.epochs.recover + self.recipe.epochs.quantise
+
+    @property
+    def phase(self) -> Phase:
+        """What the next step is a part of."""
+        if self._method is not None:
+            return "sparsify"
+        return "quantise" if self._rounding is not None else "recover"
+
+    @property
+    def masks(self) -> dict[str, np.ndarray[Any, np.dtype[np.bool_]]]:
+        """The masks in force, by the parameter's name: True where a weight stays. Not to be written to."""
+        return self._masks.arrays()
+
+    def penalty(self) -> Tensor | float:
+        """The method's term of the loss: a tensor without dimensions, or 0.0."""
+        return self._method.penalty() if self._method is not None else 0.0
+
+    def step(self) -> None:
+        """Follow a step of the optimiser: schedule, and masks applied. Gradients have to be there still."""
+        self.n_steps += 1
+        if self._scores.wants_more or (self._method is not None and self.recipe.criterion != "magnitude"):
+            self._scores.add()
+        if self._method is not None:
+            start = self._ends[self._period - 1] if self._period else 0
+            self._method.step(self.n_steps - start)
+            while self._method is not None and self.n_steps >= self._ends[self._period]:
+                if self._scores.wants_more:
+                    break
+                self._advance()
+        self._masks.apply()
+        quantise_from = (self.recipe.epochs.sparsify + self.recipe.epochs.recover) * self.steps_per_epoch
+        if self.recipe.epochs.quantise and self._rounding is None and self.n_steps >= quantise_from:
+            self._rounding = Rounding(self.model)
+
+    def finalize(self) -> PruneReport:
+        """Meet the goals now, whatever was left of the schedule, and say what became of each layer.
+
+        Zeros are exact from here on. May be called again. Warns of layers whose sparsity isn't the one that was asked
+        for: their groups don't permit it.
+        """
+        while self._method is not None:
+            self._advance()
+        self._masks.apply()
+        if self._rounding is not None:
+            self._rounding.remove()
+        report = self._report()
+        for layer in report.layers:
+            if layer.note.startswith("asked"):
+                warnings.warn(f"{layer.weight}: {layer.sparsity:.4f} zero, {layer.note}", PrunusWarning, stacklevel=2)
+        return report
+
+    def export(self, path: str | Path, example_inputs: Tensor | tuple[Tensor, ...] | None = None) -> None:
+        """Write the network as ONNX, zeros exact, its batch free; checked against torch before it is in place.
+
+        Raises ExportError: torch can't export it, the file answers otherwise than the module, or there are no inputs to
+        try.
+        """
+        from prunus.training.export import export_onnx
+
+        inputs = example_inputs if example_inputs is not None else self.example_inputs
+        export_onnx(self.model, path, inputs, self._report())
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that going on later takes, as flat tensors: masks, the method's state, the counters."""
+        parts = {
+            "masks": {name: _bits(mask) for name, mask in self._masks.arrays().items()},
+            "scores": self._scores.state(),
+            "method": self._method.state() if self._method is not None else {},
+        }
+        if self._period and self._method is not None:
+            parts["bases"] = {goal.name: _bits(goal.base) for goal in self._goals if goal.base is not None}
+        counters = (self.n_steps, self._period, int(self._method is not None))
+        return pack(parts, counters, identity(self.targets, self.recipe, self.steps_per_epoch))
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from where `state_dict` was called; the model's own weights are loaded by the caller, before.
+
+        Raises CheckpointError: the state is of another model, recipe, or number of steps per epoch.
+        """
+        expected = identity(self.targets, self.recipe, self.steps_per_epoch)
+        parts, (n_steps, period, sparsifying) = unpack(state, expected)
+        shapes = {target.layer.parameter: tuple(target.layer.weight.shape) for target in self.targets}
+        masks = {name: _unbits(bits, shapes[name]) for name, bits in parts["masks"].items()}
+        self._masks = Masks([target.layer for target in self.targets])
+        self._masks.set(masks)
+        self._scores.load(parts["scores"])
+        self.n_steps, self._period, self._method = n_steps, period, None
+        if sparsifying:
+            two = len(self._ends) == 2
+            bases = {name: _unbits(bits, shapes[name]) for name, bits in parts.get("bases", {}).items()}
+            goals = second_period(self.targets, bases) if period else first_period(self.targets, two)
+            self._method = self._begin(goals, resume=True)
+            self._method.load(parts["method"])
+            self._masks.set(masks)
+
+    def _begin(self, goals: Sequence[Goal], resume: bool = False) -> Method:
+        self._goals = goals
+        end, start = self._ends[self._period], self._ends[self._period - 1] if self._period else 0
+        n_steps = end - start
+        work = Work(self.recipe, goals, n_steps, n_steps / self.steps_per_epoch, self._masks, self._scores)
+        return METHODS[self.recipe.method](work)
+
+    def _advance(self) -> None:
+        """End a period: its masks stand, and the next one begins if there is one."""
+        assert self._method is not None
+        self._masks.set(self._method.settle())
+        if self._period + 1 < len(self._ends):
+            self._period += 1
+            self._method = self._begin(second_period(self.targets, self._masks.arrays()))
+        else:
+            self._method = None
+
+    def _report(self) -> PruneReport:
+        reports = []
+        n_zero = n_all = n_pruned = 0.0
+        for target in self.targets:
+            weight = array_of(target.layer.weight)
+            sparsity = 1 - np.count_nonzero(weight) / weight.size
+            note = ""
+            if target.sparsity is not None and abs(sparsity - target.sparsity) > TOLERANCE and self._method is None:
+                shared = self.recipe.scope == "global"
+                note = "" if shared else f"asked {target.sparsity:.4g}: the nearest that its groups permit"
+            if self._method is None and (misfit := check(weight != 0, target.scheme)):
+                note = misfit.reason
+            name, parameter = target.layer.name, target.layer.parameter
+            reports.append(LayerReport(name, parameter, weight.shape, target.scheme, float(sparsity), note))
+            n_zero, n_pruned, n_all = n_zero + sparsity * weight.size, n_pruned + weight.size, n_all + weight.size
+        pruned = n_zero / n_pruned if n_pruned else 0.0
+        for item in self.dense:
+            weight = array_of(item.layer.weight)
+            sparsity = 1 - np.count_nonzero(weight) / weight.size
+            n_zero, n_all = n_zero + sparsity * weight.size, n_all + weight.size
+            name, parameter = item.layer.name, item.layer.parameter
+            reports.append(LayerReport(name, parameter, weight.shape, None, float(sparsity), item.reason))
+        return PruneReport(tuple(reports), float(pruned), float(n_zero / n_all) if n_all else 0.0)
+
+
+def _bits(mask: np.ndarray[Any, np.dtype[np.bool_]]) -> Tensor:
+    import torch
+
+    return torch.from_numpy(np.packbits(mask))
+
+
+def _unbits(bits: Tensor, shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    return np.unpackbits(bits.cpu().numpy(), count=int(np.prod(shape))).astype(bool).reshape(shape)

@@ -1,0 +1,280 @@
+"""Recipes: what is pruned, how and for how long. A recipe is YAML, a dict or a Recipe; all three are checked alike.
+
+Keys are those of the classes below. A key that nobody knows is an error that names the nearest one.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from prunus.errors import RecipeError
+from prunus.sparsity.project import resolve_sparsity
+from prunus.sparsity.scheme import parse
+
+VERSION = 1
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Part(BaseModel):
+    """A part of a recipe: immutable, and nothing in it that it doesn't know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Rule(Part):
+    """What becomes of the layers that `match` hits and no earlier rule did.
+
+    match: a module's or parameter's exact name, or `re:` and a pattern. skip: they stay dense. sparsity: fraction of
+    zeros; without one, what the scheme fixes, or (reweighted) what its threshold makes of them.
+    """
+
+    match: str
+    skip: bool = False
+    scheme: str | None = None
+    sparsity: Fraction | None = None
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Self:
+        if self.skip and (self.scheme is not None or self.sparsity is not None):
+            raise ValueError(f"rule {self.match!r}: skip, and a scheme or sparsity: expected one of the two")
+        if not self.skip and self.scheme is None:
+            raise ValueError(f"rule {self.match!r}: no scheme, expected one such as bcr:8x64, or skip: true")
+        if self.scheme is not None and self.sparsity is not None:
+            resolve_sparsity(parse(self.scheme), self.sparsity)
+        elif self.scheme is not None:
+            parse(self.scheme)
+        return self
+
+
+class Epochs(Part):
+    """sparsify: epochs in which zeros come about. recover: epochs of masked training after that. quantise: further
+    masked ones with rounded weights and activations."""
+
+    sparsify: Count = 3
+    recover: Count = 3
+    quantise: Count = 0
+
+
+class Admm(Part):
+    """Source: Zhang et al., ECCV 2018, arXiv:1804.03294; stages of rho as in YOLObile, AAAI 2021, arXiv:2009.05697.
+
+    rho: of each stage, which all take as long. updates: of Z and U in each. one_sided: only what is to vanish is
+    pulled.
+    """
+
+    rho: tuple[Positive, ...] = (1e-4, 1e-3, 1e-2, 1e-1)
+    updates: Annotated[int, Field(ge=1)] = 3
+    one_sided: bool = False
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if not self.rho:
+            raise ValueError("rho: empty, expected at least one number")
+        return self
+
+
+class Reweighted(Part):
+    """Source: Ma et al., "BLK-REW", arXiv:2001.08357.
+
+    strength: lambda. norm: of a group in the penalty, l2 or its square. refreshes: how often the weights of the penalty
+    are computed anew. epsilon: relative to the root mean square of the layer's groups. threshold: without a sparsity,
+    groups below this share of that go.
+    """
+
+    strength: Positive = 1e-4
+    norm: Literal["l2", "squared"] = "l2"
+    refreshes: Annotated[int, Field(ge=1)] = 4
+    epsilon: Positive = 1e-3
+    threshold: Positive = 0.1
+
+
+class Gradual(Part):
+    """Source: Zhu and Gupta, "To prune, or not to prune", 2017, arXiv:1710.01878: sparsity rises as a cubic.
+
+    start: sparsity at the first update. updates: of the masks, in each epoch. regrowth: pruned weights go on learning
+    from the gradient of what they would be (straight through), and may come back.
+    """
+
+    start: Fraction = 0.0
+    updates: Annotated[int, Field(ge=1)] = 8
+    regrowth: bool = False
+
+
+class Distil(Part):
+    """Source: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, arXiv:1503.02531.
+
+    weight: of the dense network's answers in the loss; the rest is of the labels. temperature: of both softmaxes.
+    """
+
+    weight: Fraction = 0.5
+    temperature: Positive = 4.0
+
+
+class Recipe(Part):
+    """What to prune and how.
+
+    criterion: what ranks weights; Taylor and Fisher need the gradients of `collect` steps first. scope: `global` shares
+    out the rules' mean sparsity over all layers by rank. bcr: rows and columns of bcr blocks jointly, or columns first
+    and rows later. recalibrate: batches from which BatchNorm takes new statistics once the masks stand.
+    """
+
+    version: Literal[1] = 1
+    method: Literal["one-shot", "gradual", "admm", "reweighted"] = "one-shot"
+    epochs: Epochs = Epochs()
+    layers: tuple[Rule, ...]
+    criterion: Literal["magnitude", "taylor", "fisher"] = "magnitude"
+    collect: Annotated[int, Field(ge=1)] = 50
+    scope: Literal["layer", "global"] = "layer"
+    bcr: Literal["joint", "column-row"] = "joint"
+    admm: Admm = Admm()
+    reweighted: Reweighted = Reweighted()
+    gradual: Gradual = Gradual()
+    recalibrate: Count = 0
+    distil: Distil | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if not self.layers:
+            raise ValueError("layers: empty, expected at least one rule")
+        if self.method != "reweighted":
+            for rule in self.layers:
+                if rule.scheme is not None and rule.sparsity is None:
+                    resolve_sparsity(parse(rule.scheme), None)
+        return self
+
+
+def load_recipe(source: "str | Path | Mapping[str, Any] | Recipe", settings: Sequence[str] = ()) -> Recipe:
+    """The recipe of a YAML file, a dict, or a Recipe as it is; with `settings` as in `--set`, "a.b=c".
+
+    `variables:` of a file are names that its other texts use as ${name}; settings may change them.
+    Raises RecipeError: no such file, not YAML, an unknown key or a value that it can't have; one line says where.
+    """
+    if isinstance(source, Recipe):
+        if not settings:
+            return source
+        source = source.model_dump(mode="json")
+    where = "recipe" if isinstance(source, Mapping) else str(source)
+    content = json.loads(json.dumps(dict(source))) if isinstance(source, Mapping) else _read_yaml(Path(source))
+    if not isinstance(content, dict):
+        raise RecipeError(f"{where}: found {_kind(content)}, expected keys such as method and layers")
+    for setting in settings:
+        _set(content, setting)
+    variables = content.pop("variables", None) or {}
+    if not isinstance(variables, dict):
+        raise RecipeError(f"{where}: variables: found {_kind(variables)}, expected names and values")
+    content = _substitute(content, variables, where)
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise RecipeError(f"{where}: {explain(error, Recipe)}") from error
+
+
+def recipe_schema() -> dict[str, Any]:
+    """The JSON Schema of recipes, as docs/recipe.schema.json has it."""
+    schema = Recipe.model_json_schema()
+    values = {"type": "object", "description": "Names that other texts use as ${name}."}
+    schema["properties"]["variables"] = values
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first error of a validation as a line: where, what was found, what was expected."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = list(_fields(model, first["loc"][:-1]))
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
+        return f"{where}: unknown key; {hint}"
+    said = first["msg"].removeprefix("Value error, ")
+    said = said[:1].lower() + said[1:]
+    if first["type"] == "value_error":
+        return f"{where}: {said}" if where else said
+    return f"{where}: found {first['input']!r}: {said}" if first["type"] != "missing" else f"{where}: missing"
+
+
+def _fields(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:
+    """Keys of the part of `model` at `path`."""
+    at: Any = model
+    for step in path:
+        if isinstance(step, int):
+            continue
+        annotation = at.model_fields[step].annotation
+        parts = [annotation, *getattr(annotation, "__args__", ())]
+        found = [part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)]
+        if not found:
+            return []
+        at = found[0]
+    return list(at.model_fields)
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: {getattr(error, 'strerror', None) or 'not text'}") from error
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+
+
+def _set(content: dict[str, Any], setting: str) -> None:
+    """Change what "a.b=c" names; c is YAML. Lists are counted from 0."""
+    path, equals, text = setting.partition("=")
+    if not equals or not path:
+        raise RecipeError(f"--set {setting!r}: expected KEY=VALUE, as epochs.recover=5")
+    try:
+        value = YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        raise RecipeError(f"--set {setting!r}: not a value: {' '.join(str(error).split())}") from error
+    *parents, last = path.split(".")
+    at: Any = content
+    for key in parents:
+        at = at.setdefault(key, {}) if isinstance(at, dict) else _item(at, key, setting)
+    if isinstance(at, dict):
+        at[last] = value
+    else:
+        _item(at, last, setting)
+        at[int(last)] = value
+
+
+def _item(at: Any, key: str, setting: str) -> Any:
+    if not isinstance(at, list) or not key.isdecimal() or int(key) >= len(at):
+        found = f"a list of {len(at)}" if isinstance(at, list) else _kind(at)
+        raise RecipeError(f"--set {setting!r}: {key} of {found}: there is none")
+    return at[int(key)]
+
+
+def _substitute(value: Any, variables: Mapping[str, Any], where: str) -> Any:
+    """Put variables in: a text that is nothing but ${name} becomes the value, whatever its type."""
+    if isinstance(value, dict):
+        return {key: _substitute(item, variables, where) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_substitute(item, variables, where) for item in value]
+    if not isinstance(value, str):
+        return value
+
+    def known(name: str) -> Any:
+        if name not in variables:
+            raise RecipeError(
+                f"{where}: variable {name}: there is none; there are {', '.join(variables) or 'no others'}"
+            )
+        return variables[name]
+
+    if whole := re.fullmatch(r"\$\{(\w+)\}", value):
+        return known(whole[1])
+    return re.sub(r"\$\{(\w+)\}", lambda match: str(known(match[1])), value)
+
+
+def _kind(value: Any) -> str:
+    return {dict: "keys", list: "a list", str: "text", type(None): "nothing"}.get(type(value), repr(value))

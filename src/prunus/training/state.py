@@ -1,0 +1,75 @@
+"""A Pruner's state as flat tensors, and the proof that it belongs to a model and a recipe."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prunus.errors import CheckpointError
+from prunus.training.layers import Target
+from prunus.training.recipe import Recipe
+
+_COUNTERS, _IDENTITY = "counters", "identity"
+
+
+def identity(targets: Sequence[Target], recipe: Recipe, steps_per_epoch: int) -> str:
+    """What a state has to be of: names, shapes and schemes of the weights, the recipe and its clock, as JSON."""
+    layers = {t.layer.parameter: [list(t.layer.weight.shape), str(t.scheme), t.sparsity] for t in targets}
+    what = recipe.model_dump(mode="json")
+    return json.dumps({"layers": layers, "recipe": what, "steps_per_epoch": steps_per_epoch}, sort_keys=True)
+
+
+def pack(parts: Mapping[str, Mapping[str, Tensor]], counters: Sequence[int], who: str) -> dict[str, Tensor]:
+    """Flat tensors, by "part/name"; on the CPU, each its own."""
+    flat = {
+        f"{part}/{name}": tensor.detach().cpu().clone()
+        for part, items in parts.items()
+        for name, tensor in items.items()
+    }
+    flat[_COUNTERS] = torch.tensor(list(counters))
+    flat[_IDENTITY] = torch.from_numpy(np.frombuffer(who.encode(), np.uint8).copy())
+    return flat
+
+
+def unpack(state: Mapping[str, Tensor], expected: str) -> tuple[dict[str, dict[str, Tensor]], list[int]]:
+    """Parts and counters of what `pack` made.
+
+    Raises CheckpointError: another model's, another recipe's, or not a state at all.
+    """
+    if _COUNTERS not in state or _IDENTITY not in state:
+        raise CheckpointError(f"checkpoint: {_IDENTITY} missing, expected a Pruner's state")
+    found = bytes(state[_IDENTITY].cpu().numpy().tobytes()).decode()
+    if found != expected:
+        raise CheckpointError(f"checkpoint: {_difference(found, expected)}")
+    parts: dict[str, dict[str, Tensor]] = {"masks": {}, "scores": {}, "method": {}}
+    for key, tensor in state.items():
+        part, slash, name = key.partition("/")
+        if slash:
+            parts.setdefault(part, {})[name] = tensor
+    return parts, [int(n) for n in state[_COUNTERS]]
+
+
+def _difference(found: str, expected: str) -> str:
+    """The first thing in which two identities differ."""
+    theirs, ours = json.loads(found), json.loads(expected)
+    for name in ours["layers"]:
+        if name not in theirs["layers"]:
+            other = next(iter(theirs["layers"]), "none")
+            hashes = f"sha256 {_hash(found)}, expected {_hash(expected)}"
+            return f"of another model: no layer {name} there, but {other} ({hashes})"
+        if theirs["layers"][name] != ours["layers"][name]:
+            return f"of another model or recipe: {name} is {theirs['layers'][name]}, expected {ours['layers'][name]}"
+    for name in theirs["layers"]:
+        if name not in ours["layers"]:
+            return f"of another model: layer {name} there, none here"
+    for key, value in ours["recipe"].items():
+        if theirs["recipe"].get(key) != value:
+            return f"of another recipe: {key} is {theirs['recipe'].get(key)}, expected {value}"
+    return f"made with {theirs['steps_per_epoch']} steps per epoch, expected {ours['steps_per_epoch']}"
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
