@@ -14,7 +14,7 @@ import pytest
 
 from prunus.benchmark.race import Result, Row
 from prunus.cli.app import VERBS
-from prunus.cli.main import DONE, NO, run
+from prunus.cli.main import BAD_INPUT, DONE, NO, run
 from prunus.runtime.report import ExplainRow, ProfileRow
 from tests.runtime.networks import classifier, two_ports
 
@@ -145,3 +145,33 @@ def test_benchmark_mismatch_is_no(capsys: pytest.CaptureFixture[str], monkeypatc
     assert run(["benchmark", "m.onnx", "-q"]) == NO
     assert run(["benchmark", "m.onnx"]) == NO
     assert "output mismatch: a m" in capsys.readouterr().err
+
+
+def test_explore_blocks(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block per layer in table and JSON, and a picture of all that were tried."""
+    monkeypatch.setattr("prunus.compiler.blocks.ROWS", (4, 8))
+    monkeypatch.setattr("prunus.compiler.blocks.CHANNELS", (1, 4))
+    pytest.importorskip("matplotlib")
+    words = ["explore", "model.onnx", "--blocks", "punched", "--plot", "blocks.svg", "--json", "blocks.json"]
+    assert run(words) == DONE, capsys.readouterr().err
+    shown = json.loads((folder / "blocks.json").read_text())
+    assert {row["scheme"] for row in shown["rows"]} == {f"punched:{f}x{c}" for f in (4, 8) for c in (1, 4)}
+    assert {row["sparsity"] for row in shown["rows"]} == {0.9}  # the last of the default ones
+    for choice in shown["choices"]:
+        assert choice["scheme"] is None or choice["ms"] <= choice["best_ms"] * 1.1 + 1e-12
+        assert choice["layer"] in capsys.readouterr().out + (folder / "blocks.svg").read_text()
+    picture = (folder / "blocks.svg").read_bytes()
+    assert picture.startswith(b"<?xml")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--blocks", "filter"], "'filter': expected one of bcr"),
+        (["--blocks", "bcr", "--plot", "x.pdf"], "--plot x.pdf: expected a name in .svg or .png"),
+        (["--plot", "x.svg"], "and --blocks"),
+    ],
+)
+def test_explore_blocks_refuses(words: list[str], said: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["explore", "model.onnx", *words]) == BAD_INPUT
+    assert said in capsys.readouterr().err

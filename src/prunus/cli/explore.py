@@ -1,10 +1,12 @@
 """prunus explore: what would I gain? Virtual sparsity, measured before any training."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from prunus.cli.blocks import picture, show
 from prunus.cli.options import Cc, InputShape, Json, OnnxModel, Quiet, Target, Threads, Verbose, parse_shapes
 from prunus.cli.output import Printer, number
 
@@ -22,6 +24,21 @@ def explore(
     sparsities: Annotated[
         str, typer.Option("--sparsities", help="Fractions of zeros to try, separated by commas.")
     ] = "0.7,0.8,0.9",
+    blocks: Annotated[
+        str | None,
+        typer.Option(
+            "--blocks",
+            metavar="FAMILY",
+            help="Instead of schemes: the smallest block of bcr, block-row, block-column or punched per layer that is "
+            "about as fast as the best; at the last of --sparsities.",
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option("--tolerance", min=0, help="Of --blocks: 0.1 is a tenth slower than the best.")
+    ] = 0.1,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Picture of --blocks to write, SVG or PNG by its name.")
+    ] = None,
     threads: Threads = None,
     input_shape: InputShape = None,
     target: Target = None,
@@ -31,11 +48,16 @@ def explore(
     verbose: Verbose = False,
 ) -> None:
     """Measure each layer with random masks, per scheme and sparsity: the gain before training."""
+    from prunus.compiler.blocks import candidates, choose_blocks
     from prunus.compiler.explore import explore as explore_model
 
     printer = Printer(quiet, json)
+    if plot is not None and (blocks is None or plot.suffix.lower() not in (".svg", ".png")):
+        raise typer.BadParameter(f"--plot {plot}: expected a name in .svg or .png, and --blocks")
     fractions = [_fraction(text) for text in sparsities.split(",")]
     names = [name.strip() for name in schemes.split(",")]
+    if blocks is not None:
+        fractions, names = fractions[-1:], candidates(blocks)
     with printer.progress("explore") as step:
         rows = list(
             explore_model(
@@ -49,6 +71,13 @@ def explore(
                 progress=step,
             )
         )
+    if blocks is not None:
+        choices = choose_blocks(rows, tolerance)
+        show(printer, choices)
+        if plot is not None:
+            picture(plot, choices, f"{model.name}: {blocks} at {fractions[0]:g}")
+        printer.write_json({"model": str(model), "tolerance": tolerance, "choices": choices, "rows": rows})
+        return
     printer.table(
         ("layer", "like it", "scheme", "sparsity", "ms", "dense ms", "times as fast", "note"),
         [
