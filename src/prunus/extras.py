@@ -5,9 +5,10 @@ from prunus.errors import MissingExtraError
 EXTRAS: dict[str, tuple[str, ...]] = {
     "compile": (
         "onnx", "onnx_ir", "onnxscript", "onnxruntime", "ziglang", "typer", "rich", "pydantic",
+        "ruamel",
         "platformdirs", "filelock", "PIL", "google",
     ),
-    "prune": ("torch",),
+    "prune": ("torch", "accelerate", "safetensors"),
     "bench": ("openvino", "matplotlib", "scipy"),
     "peers": ("ncnn", "pnnx", "MNN", "ai_edge_litert", "flatbuffers"),
     "fpga": ("amaranth",),

@@ -8,7 +8,8 @@ import typer
 from PIL import Image
 
 from prunus.benchmark.feeds import Input
-from prunus.cli.images import Scaling, parse_scaling, read_image
+from prunus.cli.images import parse_scaling
+from prunus.pruning.images import Scaling, read_image
 from prunus.cli.inputs import read_feeds
 from prunus.cli.options import parse_shapes
 from prunus.errors import FeedError

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunus.benchmark.feeds import Port
-from prunus.cli.images import Scaling, is_image, read_image
+from prunus.pruning.images import Scaling, is_image, read_image
 from prunus.cli.inputs import read_feeds
 from prunus.errors import CalibrationError
 

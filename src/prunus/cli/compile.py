@@ -8,7 +8,8 @@ import typer
 from numpy.typing import NDArray
 
 from prunus.cli.calibration import read_calibration
-from prunus.cli.images import Scaling, parse_scaling
+from prunus.cli.images import parse_scaling
+from prunus.pruning.images import Scaling
 from prunus.cli.layers import explain_table
 from prunus.cli.options import (
     Bgr,

@@ -10,7 +10,7 @@ import typer
 from numpy.typing import NDArray
 
 from prunus.benchmark.feeds import Feeds, Port, dtype_of
-from prunus.cli.images import Scaling, is_image, read_image
+from prunus.pruning.images import Scaling, is_image, read_image
 from prunus.errors import FeedError
 
 

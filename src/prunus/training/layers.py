@@ -4,13 +4,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import final
 
-from torch import nn
+from torch import fx, nn
 
 from prunus.errors import RuleError
 from prunus.pruning.selection import matches, select
 from prunus.sparsity.check import fits
 from prunus.sparsity.project import resolve_sparsity
 from prunus.sparsity.scheme import Scheme, parse
+from prunus.training.functional import called_weights
 from prunus.training.recipe import Rule
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -85,6 +86,9 @@ def _all(model: nn.Module) -> Iterator[Layer]:
             for key, _ in module.named_parameters(recurse=False):
                 if key.startswith(("weight_ih", "weight_hh")):
                     yield Layer(name, f"{prefix}{key}", module)
+        elif isinstance(module, fx.GraphModule):
+            for path, holder, refusal in called_weights(module):
+                yield Layer(prefix + path.removesuffix(".weight"), prefix + path, holder, refusal)
 
 
 def assign(layers: Sequence[Layer], rules: Sequence[Rule]) -> tuple[tuple[Target, ...], tuple[Dense, ...]]:

@@ -4,30 +4,24 @@ Keys are those of the classes below. A key that nobody knows is an error that na
 """
 
 import difflib
+import io
 import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from prunus.errors import RecipeError
 from prunus.sparsity.project import resolve_sparsity
 from prunus.sparsity.scheme import parse
+from prunus.training.part import Count, Fraction, Part, Positive
+from prunus.training.standard import Checkpointing, Data, DenseTraining, Network, Optimizer
 
 VERSION = 1
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
-
-
-class Part(BaseModel):
-    """A part of a recipe: immutable, and nothing in it that it doesn't know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Rule(Part):
@@ -124,7 +118,9 @@ class Recipe(Part):
 
     criterion: what ranks weights; Taylor and Fisher need the gradients of `collect` steps first. scope: `global` shares
     out the rules' mean sparsity over all layers by rank. bcr: rows and columns of bcr blocks jointly, or columns first
-    and rows later. recalibrate: batches from which BatchNorm takes new statistics once the masks stand.
+    and rows later. recalibrate: batches from which BatchNorm takes new statistics once the masks stand. `model` and all
+    below it are for `prunus train`; a loop of your own has these already. precision: bf16 is mixed, weights stay
+    float32.
     """
 
     version: Literal[1] = 1
@@ -140,6 +136,14 @@ class Recipe(Part):
     gradual: Gradual = Gradual()
     recalibrate: Count = 0
     distil: Distil | None = None
+    model: Network | None = None
+    data: Data | None = None
+    optimizer: Optimizer = Optimizer()
+    dense: DenseTraining | None = None
+    loss: Literal["cross-entropy", "mse"] = "cross-entropy"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    seed: Count = 0
+    checkpoint: Checkpointing = Checkpointing()
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -163,7 +167,7 @@ def load_recipe(source: "str | Path | Mapping[str, Any] | Recipe", settings: Seq
             return source
         source = source.model_dump(mode="json")
     where = "recipe" if isinstance(source, Mapping) else str(source)
-    content = json.loads(json.dumps(dict(source))) if isinstance(source, Mapping) else _read_yaml(Path(source))
+    content = json.loads(json.dumps(dict(source))) if isinstance(source, Mapping) else read_yaml(Path(source))
     if not isinstance(content, dict):
         raise RecipeError(f"{where}: found {_kind(content)}, expected keys such as method and layers")
     for setting in settings:
@@ -184,6 +188,16 @@ def recipe_schema() -> dict[str, Any]:
     values = {"type": "object", "description": "Names that other texts use as ${name}."}
     schema["properties"]["variables"] = values
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """The recipe as YAML, all that is in force."""
+    stream = io.StringIO()
+    yaml = YAML()
+    yaml.default_flow_style = None
+    yaml.width = 110
+    yaml.dump(recipe.model_dump(mode="json", exclude_none=True), stream)
+    return stream.getvalue()
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
@@ -217,7 +231,8 @@ def _fields(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:
     return list(at.model_fields)
 
 
-def _read_yaml(path: Path) -> Any:
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds. Raises RecipeError: no such file, or not YAML."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,12 @@ _COUNTERS, _IDENTITY = "counters", "identity"
 def identity(targets: Sequence[Target], recipe: Recipe, steps_per_epoch: int) -> str:
     """What a state has to be of: names, shapes and schemes of the weights, the recipe and its clock, as JSON."""
     layers = {t.layer.parameter: [list(t.layer.weight.shape), str(t.scheme), t.sparsity] for t in targets}
-    what = recipe.model_dump(mode="json")
+    return describe(layers, recipe, steps_per_epoch)
+
+
+def describe(layers: Mapping[str, list[Any]], recipe: Recipe, steps_per_epoch: int) -> str:
+    """An identity as JSON; how often checkpoints are written is no part of it."""
+    what = recipe.model_dump(mode="json", exclude={"checkpoint"})
     return json.dumps({"layers": layers, "recipe": what, "steps_per_epoch": steps_per_epoch}, sort_keys=True)
 
 
@@ -43,7 +49,7 @@ def unpack(state: Mapping[str, Tensor], expected: str) -> tuple[dict[str, dict[s
         raise CheckpointError(f"checkpoint: {_IDENTITY} missing, expected a Pruner's state")
     found = bytes(state[_IDENTITY].cpu().numpy().tobytes()).decode()
     if found != expected:
-        raise CheckpointError(f"checkpoint: {_difference(found, expected)}")
+        raise CheckpointError(f"checkpoint: {difference(found, expected)}")
     parts: dict[str, dict[str, Tensor]] = {"masks": {}, "scores": {}, "method": {}}
     for key, tensor in state.items():
         part, slash, name = key.partition("/")
@@ -52,19 +58,20 @@ def unpack(state: Mapping[str, Tensor], expected: str) -> tuple[dict[str, dict[s
     return parts, [int(n) for n in state[_COUNTERS]]
 
 
-def _difference(found: str, expected: str) -> str:
+def difference(found: str, expected: str) -> str:
     """The first thing in which two identities differ."""
     theirs, ours = json.loads(found), json.loads(expected)
+    hashes = f"(sha256 {_hash(found)}, expected {_hash(expected)})"
     for name in ours["layers"]:
         if name not in theirs["layers"]:
-            other = next(iter(theirs["layers"]), "none")
-            hashes = f"sha256 {_hash(found)}, expected {_hash(expected)}"
-            return f"of another model: no layer {name} there, but {other} ({hashes})"
+            other = next((name for name in theirs["layers"] if name not in ours["layers"]), "none")
+            return f"of another model: no layer {name} there, but {other} {hashes}"
         if theirs["layers"][name] != ours["layers"][name]:
-            return f"of another model or recipe: {name} is {theirs['layers'][name]}, expected {ours['layers'][name]}"
+            there, here = theirs["layers"][name], ours["layers"][name]
+            return f"of another model or recipe: {name} is {there}, expected {here} {hashes}"
     for name in theirs["layers"]:
         if name not in ours["layers"]:
-            return f"of another model: layer {name} there, none here"
+            return f"of another model: layer {name} there, none here {hashes}"
     for key, value in ours["recipe"].items():
         if theirs["recipe"].get(key) != value:
             return f"of another recipe: {key} is {theirs['recipe'].get(key)}, expected {value}"

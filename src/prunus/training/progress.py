@@ -1,0 +1,18 @@
+"""How far a training is, for those who watch it."""
+
+from dataclasses import dataclass
+from typing import final
+
+
+@final
+@dataclass(frozen=True)
+class Progress:
+    """A step of `total`; `str` tells what is going on in a line."""
+
+    phase: str
+    done: int
+    total: int
+    loss: float
+
+    def __str__(self) -> str:
+        return f"{self.phase}, step {self.done} of {self.total}, loss {self.loss:.4f}"

@@ -1,0 +1,2 @@
+def is_sparseml(p): return False
+def convert(p): raise NotImplementedError
