@@ -123,9 +123,7 @@ class Pruner:
                     break
                 self._advance()
         self._masks.apply()
-        quantise_from = (self.recipe.epochs.sparsify + self.recipe.epochs.recover) * self.steps_per_epoch
-        if self.recipe.epochs.quantise and self._rounding is None and self.n_steps >= quantise_from:
-            self._rounding = Rounding(self.model)
+        self._round_when_due()
 
     def finalize(self) -> PruneReport:
         """Meet the goals now, whatever was left of the schedule, and say what became of each layer.
@@ -162,6 +160,8 @@ class Pruner:
             "scores": self._scores.state(),
             "method": self._method.state() if self._method is not None else {},
         }
+        if self._rounding is not None:
+            parts["rounding"] = self._rounding.state()
         if self._period and self._method is not None:
             parts["bases"] = {goal.name: _bits(goal.base) for goal in self._goals if goal.base is not None}
         counters = (self.n_steps, self._period, int(self._method is not None))
@@ -187,6 +187,18 @@ class Pruner:
             self._method = self._begin(goals, resume=True)
             self._method.load(parts["method"])
             self._masks.set(masks)
+        if self._rounding is not None:
+            self._rounding.remove()
+            self._rounding = None
+        self._round_when_due()
+        if self._rounding is not None:
+            self._rounding.load(parts.get("rounding", {}))
+
+    def _round_when_due(self) -> None:
+        epochs = self.recipe.epochs
+        start = (epochs.sparsify + epochs.recover) * self.steps_per_epoch
+        if epochs.quantise and self._rounding is None and self.n_steps >= start:
+            self._rounding = Rounding(self.model)
 
     def _begin(self, goals: Sequence[Goal], resume: bool = False) -> Method:
         self._goals = goals

@@ -5,6 +5,7 @@ Weights: symmetric, a scale per filter. Inputs: asymmetric, by a running range. 
 Source: Jacob et al., CVPR 2018, arXiv:1712.05877, section 3; ranges are running means of each batch's extremes.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, final
 
@@ -35,6 +36,14 @@ class Rounding:
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
+
+    def state(self) -> dict[str, Tensor]:
+        """What `load` takes: the ranges of inputs."""
+        return dict(self._ranges)
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from where `state` was taken."""
+        self._ranges = {name: tensor.clone() for name, tensor in state.items()}
 
     def _before(self, name: str, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         weight = module._parameters.pop("weight")
