@@ -55,10 +55,8 @@ def train(
     """
     if recipe.model is None or recipe.data is None:
         raise RecipeError(f"{'model' if recipe.model is None else 'data'}: missing, prunus train needs it")
-    if threads is not None:
-        torch.set_num_threads(threads)
     _make_folder(output)
-    run = _Run(recipe, recipe.model, recipe.data, output, audience or Audience())
+    run = _Run(recipe, recipe.model, recipe.data, output, threads, audience or Audience())
     run.start(fresh)
     while run.step < run.n_steps:
         run.advance()
@@ -69,9 +67,14 @@ def train(
 class _Run:
     """A training under way. step: how many are done, of n_steps, the first n_dense of which are dense."""
 
-    def __init__(self, recipe: Recipe, network: Network, data: Data, output: Path, audience: Audience) -> None:
+    def __init__(
+        self, recipe: Recipe, network: Network, data: Data, output: Path, threads: int | None, audience: Audience
+    ) -> None:
         self.recipe, self.source, self.data, self.output, self.audience = recipe, network, data, output, audience
-        accelerator = Accelerator(mixed_precision="no")  # autocast is our own: evaluation has it too
+        # autocast is our own: evaluation has it too; without `cpu` processes without a GPU wouldn't find each other
+        accelerator = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision="no")
+        if threads is not None:
+            torch.set_num_threads(threads)
         self.accelerator = accelerator
         self.place = Place(shards.rank(), accelerator.num_processes, accelerator.device, recipe.precision == "bf16")
         self.samples, self.validation = read_data(data, network.input)

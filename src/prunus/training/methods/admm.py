@@ -43,7 +43,7 @@ class Admm:
         """rho/2 ||W - Z + U||^2, of all goals."""
         total: Tensor | float = 0.0
         for goal in self._work.goals:
-            weight = goal.layer.weight
+            weight = whole(goal.layer.weight)  # shards come and go within a step
             distance = weight - self._pull_of(goal.name, weight)
             if self._settings.one_sided:
                 distance = distance * self._free[goal.name]
@@ -80,7 +80,7 @@ class Admm:
         """Go on from `state`."""
         self._made = int(state[""])
         for goal in self._work.goals:
-            weight = goal.layer.weight.detach()
+            weight = whole(goal.layer.weight.detach())
             self._u[goal.name] = state[f"{goal.name}:u"].numpy().copy()
             self._pull[goal.name] = like(state[f"{goal.name}:pull"], weight)
             self._free[goal.name] = like(state[f"{goal.name}:free"], weight)
@@ -100,7 +100,7 @@ class Admm:
         sums = {name: weight + self._u[name] for name, weight in weights.items()}
         masks = agree({goal.name: goal.mask(sums[goal.name], self._sparsity[goal.name]) for goal in self._work.goals})
         for goal in self._work.goals:
-            name, weight = goal.name, goal.layer.weight.detach()
+            name, weight = goal.name, whole(goal.layer.weight.detach())
             z = np.where(masks[name], sums[name], 0).astype(weights[name].dtype)
             if not restart:
                 self._u[name] = sums[name] - z
