@@ -27,7 +27,7 @@ class Samples:
         self._source, self.where, self._scaling, self._shape = source, where, scaling, shape
         self.classes: int | None = None
         if isinstance(source, tuple) and isinstance(source[1], np.ndarray) and source[1].dtype.kind in "iu":
-            self.classes = int(source[1].max()) + 1
+            self.classes = int(source[1].max(initial=-1)) + 1
 
     def __len__(self) -> int:
         return len(self._source[0]) if isinstance(self._source, tuple) else len(self._source)
