@@ -9,10 +9,10 @@ from PIL import Image
 
 from prunus.benchmark.feeds import Input
 from prunus.cli.images import parse_scaling
-from prunus.pruning.images import Scaling, read_image
 from prunus.cli.inputs import read_feeds
 from prunus.cli.options import parse_shapes
 from prunus.errors import FeedError
+from prunus.pruning.images import Scaling, read_image
 
 PORT = Input("x", ("batch", 3, 4, 6), "tensor(float)")
 SHAPES = {"x": (1, 3, 4, 6)}

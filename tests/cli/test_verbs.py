@@ -17,6 +17,7 @@ from prunus.cli.app import VERBS
 from prunus.cli.main import BAD_INPUT, DONE, NO, run
 from prunus.runtime.report import ExplainRow, ProfileRow
 from tests.runtime.networks import classifier, two_ports
+from tests.training.toy import write_toy
 
 
 @pytest.fixture
@@ -24,6 +25,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the files that the examples name, and current."""
     onnx.save(classifier("batch"), tmp_path / "model.onnx")
     np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32))
+    (tmp_path / "recipe.yaml").write_text(json.dumps(write_toy(tmp_path)))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -1,4 +1,4 @@
-"""What each of two processes runs: a Pruner on a network that is wrapped (ddp) or in shards (fsdp), in a loop of its own.
+"""What each of two processes runs: a Pruner on a network that is wrapped (ddp) or in shards (fsdp), in a user's loop.
 
 argv: folder. Writes the masks and the whole weights that this process ended with.
 """
@@ -19,7 +19,10 @@ from tests.training.toy import samples
 
 RECIPE = {
     "epochs": {"sparsify": 2, "recover": 1},
-    "layers": [{"match": "2", "scheme": "bcr:4x16", "sparsity": 0.6}, {"match": "5", "scheme": "filter", "sparsity": 0.5}],
+    "layers": [
+        {"match": "2", "scheme": "bcr:4x16", "sparsity": 0.6},
+        {"match": "5", "scheme": "filter", "sparsity": 0.5},
+    ],
 }
 
 
@@ -31,7 +34,13 @@ def train(how: str, method: str, rank: int, world: int) -> dict[str, Any]:
     """Masks and weights by name."""
     torch.manual_seed(0)
     network = nn.Sequential(
-        nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(64, 8), nn.Linear(8, 4)
+        nn.Conv2d(1, 8, 3),
+        nn.ReLU(),
+        nn.Conv2d(8, 16, 3, stride=2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(64, 8),
+        nn.Linear(8, 4),
     )
     model: nn.Module = network
     if how == "ddp":

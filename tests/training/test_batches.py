@@ -12,7 +12,7 @@ from prunus.training.standard import Augment
 def test_processes_share_a_batch() -> None:
     batch = torch.arange(12)
     parts = [share(batch, rank, 3) for rank in range(3)]
-    assert sorted(sum(parts, [])) == list(range(12))
+    assert sorted(i for part in parts for i in part) == list(range(12))
     assert {len(part) for part in parts} == {4}
 
 

@@ -16,7 +16,11 @@ WHO = describe({"a": [[2, 3]], "b": [[4]]}, RECIPE, 7)
 
 
 def make(step: int) -> Checkpoint:
-    tensors = {"model/a": torch.full((2, 3), float(step)), "model/n": torch.tensor(step), "pruner/m": torch.ones(3, dtype=torch.uint8)}
+    tensors = {
+        "model/a": torch.full((2, 3), float(step)),
+        "model/n": torch.tensor(step),
+        "pruner/m": torch.ones(3, dtype=torch.uint8),
+    }
     return Checkpoint(step, tensors, {"scores": {"dense": [1.0, None, 3]}})
 
 
@@ -46,7 +50,7 @@ def test_a_damaged_one_is_passed_over(damage: str, tmp_path: Path) -> None:
         found = checkpoint.newest(tmp_path, WHO)
     assert found is not None and found.step == 1
     older.write_bytes(b"{}")
-    with pytest.raises(CheckpointError, match="damaged checkpoint.*--fresh"):
+    with pytest.raises(CheckpointError, match=r"damaged checkpoint.*--fresh"):
         checkpoint.newest(tmp_path, WHO)
 
 

@@ -105,7 +105,11 @@ modifiers:
     end_epoch: 4.0
 """
     rules = convert(write(tmp_path, text)).recipe["layers"]
-    assert [(rule["match"], rule["sparsity"]) for rule in rules] == [("a.weight", 0.9), ("b.weight", 0.7), ("re:^c", 0.7)]
+    assert [(rule["match"], rule["sparsity"]) for rule in rules] == [
+        ("a.weight", 0.9),
+        ("b.weight", 0.7),
+        ("re:^c", 0.7),
+    ]
 
 
 def test_ours_are_not_theirs(tmp_path: Path) -> None:

@@ -115,7 +115,9 @@ def test_killed_it_loses_one_interval_at_most(tmp_path: Path) -> None:
     lines: list[str] = []
     from prunus.training.trainer import Audience
 
-    assert_same(weights(run(recipe, tmp_path / "parts", audience=Audience(line=lines.append)).output), weights(whole.output))
+    assert_same(
+        weights(run(recipe, tmp_path / "parts", audience=Audience(line=lines.append)).output), weights(whole.output)
+    )
     assert lines[0] == "going on from step 9 of 18"
 
 
@@ -130,7 +132,9 @@ def test_a_loss_that_is_not_finite_stops_with_one_line(tmp_path: Path, monkeypat
 
 
 def test_warns_where_one_shot_leaves_chance(tmp_path: Path) -> None:
-    recipe = write_toy(tmp_path, dense={"epochs": 4}, layers=[{"match": "re:.", "scheme": "unstructured", "sparsity": 0.99}])
+    recipe = write_toy(
+        tmp_path, dense={"epochs": 4}, layers=[{"match": "re:.", "scheme": "unstructured", "sparsity": 0.99}]
+    )
     with pytest.warns(PrunusWarning, match=r"no better than chance.*gradual or admm, or a lower sparsity"):
         run(recipe, tmp_path / "out")
     gentle = write_toy(tmp_path, dense={"epochs": 4})
@@ -159,7 +163,9 @@ def test_a_checkpoint_of_another_is_refused(tmp_path: Path) -> None:
     run(recipe, tmp_path / "out")
     other = write_toy(tmp_path)
     other["model"]["arguments"] = {"width": 12}
-    with pytest.raises(CheckpointError, match=r"checkpoint-0+18\.safetensors: of another model.*1\.(bias|weight).*sha256.*--fresh"):
+    with pytest.raises(
+        CheckpointError, match=r"checkpoint-0+18\.safetensors: of another model.*1\.(bias|weight).*sha256.*--fresh"
+    ):
         run(other, tmp_path / "out")
     with pytest.raises(CheckpointError, match=r"of another recipe: seed is 0, expected 1"):
         run(write_toy(tmp_path, seed=1), tmp_path / "out")

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunus.benchmark.feeds import Port
-from prunus.pruning.images import Scaling, is_image, read_image
 from prunus.cli.inputs import read_feeds
 from prunus.errors import CalibrationError
+from prunus.pruning.images import Scaling, is_image, read_image
 
 MOST_IMAGES = 128
 BATCH = 8  # images at a time

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from prunus.cli.calibration import read_calibration
 from prunus.cli.images import parse_scaling
-from prunus.pruning.images import Scaling
 from prunus.cli.layers import explain_table
 from prunus.cli.options import (
     Bgr,
@@ -29,6 +28,7 @@ from prunus.cli.options import (
     parse_shapes,
 )
 from prunus.cli.output import Printer, megabytes
+from prunus.pruning.images import Scaling
 
 EXAMPLE = "prunus compile model.onnx -o model.prunus"
 

@@ -10,8 +10,8 @@ import typer
 from numpy.typing import NDArray
 
 from prunus.benchmark.feeds import Feeds, Port, dtype_of
-from prunus.pruning.images import Scaling, is_image, read_image
 from prunus.errors import FeedError
+from prunus.pruning.images import Scaling, is_image, read_image
 
 
 def read_feeds(

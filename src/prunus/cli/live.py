@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from prunus.compiler.watch import Tuning
-from prunus.training.progress import Progress
+from prunus.training.progress import TrainingStep
 
 LAST = 5  # layers that stay in sight
 
@@ -19,8 +19,8 @@ LAST = 5  # layers that stay in sight
 def watching(what: str, console: Console) -> Iterator[Callable[[object], None]]:
     """A function that shows the step of `what` that begins; all of it goes from the screen at the end.
 
-    A Progress moves the bar. A Tuning does, which then has a place for each layer, and fills a table: the layers decided last and the one
-    that is being measured, each with its best choice so far.
+    A TrainingStep moves the bar. So does a Tuning, for which it has a place for each layer, and which fills a table: the
+    layers decided last and the one that is being measured, each with its best choice so far.
     """
     bar = Progress(
         TextColumn("{task.description}", markup=False), BarColumn(24), TextColumn("{task.fields[count]}"),
@@ -31,7 +31,7 @@ def watching(what: str, console: Console) -> Iterator[Callable[[object], None]]:
     with Live(bar, console=console, transient=True, refresh_per_second=4) as live:
 
         def show(step: object) -> None:
-            if isinstance(step, Progress):
+            if isinstance(step, TrainingStep):
                 bar.update(
                     task, description=f"{what}: {step.phase}, loss {step.loss:.4f}", total=step.total,
                     completed=step.done, count=f"step {step.done} of {step.total}",

@@ -53,7 +53,7 @@ def seed_step(seed: int, step: int, rank: int) -> None:
 
 
 def augmented(x: Tensor, how: Augment, seed: int, step: int, rank: int, world: int) -> Tensor:
-    """float32[n, c, h, w], each image moved and flipped by chance; a process's images as they'd be in the whole batch."""
+    """float32[n, c, h, w], each image moved and flipped by chance, as it would be in the whole batch on one process."""
     if x.ndim != 4 or not (how.shift or how.flip):
         return x
     generator = _generator(seed, step, 2)

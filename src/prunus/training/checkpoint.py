@@ -108,7 +108,7 @@ def _newest(folder: Path, who: str) -> Checkpoint | None:
 
 
 def _read(path: Path) -> tuple[Checkpoint, str]:
-    with safetensors.safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
+    with safetensors.safe_open(path, "pt") as file:
         header = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dict
     if header["prunus"] != FORMAT:

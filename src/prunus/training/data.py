@@ -71,7 +71,9 @@ def read_data(data: Data, shape: tuple[int, ...] | None) -> tuple[Samples, Sampl
     """
     mean, std = (value if isinstance(value, tuple) else (value,) for value in (data.mean, data.std))
     scaling = Scaling(mean, std, data.bgr)
-    sources = [_source(text, f"data.{key}", shape) for key, text in (("train", data.train), ("validation", data.validation))]
+    sources = [
+        _source(text, f"data.{key}", shape) for key, text in (("train", data.train), ("validation", data.validation))
+    ]
     names = [source[2] for source in sources if len(source) == 3]
     if len(names) == 2 and names[0] != names[1]:
         other = sorted(set(names[0]) ^ set(names[1]))
@@ -110,7 +112,9 @@ def _npz(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise TrainingError(f"{path}: {getattr(error, 'strerror', None) or 'not an npz'}") from error
     if not x.ndim or not y.ndim or len(x) != len(y):
-        raise TrainingError(f"{path}: x is {list(x.shape)} and y {list(y.shape)}, expected as many of one as of the other")
+        raise TrainingError(
+            f"{path}: x is {list(x.shape)} and y {list(y.shape)}, expected as many of one as of the other"
+        )
     for name, array in (("x", x), ("y", y)):
         if array.dtype.kind not in "fiu":
             raise TrainingError(f"{path}: {name} is {array.dtype}, expected numbers")

@@ -30,7 +30,7 @@ class Score:
 
     @property
     def chance(self) -> bool:
-        """Is it no better than guessing? A share of right answers near 1 in `classes`, or not far from that and the loss
+        """Is it no better than guessing? Near 1 right answer in `classes`, or not far from that and the loss
         of even odds."""
         if self.accuracy is None or self.classes is None or self.classes < 2:
             return False

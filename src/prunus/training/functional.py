@@ -12,7 +12,7 @@ TRANSPOSED: Final = (nn.functional.conv_transpose1d, nn.functional.conv_transpos
 
 
 def called_weights(model: fx.GraphModule) -> Iterator[tuple[str, nn.Module, str]]:
-    """The parameter's path, the module that holds it, and why it can't be pruned ("": it can), in the order of calls."""
+    """The parameter's path, the module that holds it, and why it can't be pruned ("": it can), by calls."""
     for node in model.graph.nodes:
         if node.op != "call_function" or (node.target not in CALLS and node.target not in TRANSPOSED):
             continue

@@ -33,9 +33,7 @@ def read_plan(path: Path) -> Plan:
         raise RecipeError(f"{path}: {explain(error, Plan)}") from error
 
 
-def with_plan(
-    source: "str | Path | Mapping[str, Any] | Recipe", plan: Plan, settings: Sequence[str] = ()
-) -> Recipe:
+def with_plan(source: "str | Path | Mapping[str, Any] | Recipe", plan: Plan, settings: Sequence[str] = ()) -> Recipe:
     """A recipe whose rules are the plan's; it needs none of its own.
 
     Raises RecipeError: as `load_recipe`.

@@ -6,7 +6,7 @@ from typing import final
 
 @final
 @dataclass(frozen=True)
-class Progress:
+class TrainingStep:
     """A step of `total`; `str` tells what is going on in a line."""
 
     phase: str

@@ -123,7 +123,8 @@ class Pruner:
                     break
                 self._advance()
         self._masks.apply()
-        self._round_when_due()
+        if self._rounding is None:
+            self._rounding = self._rounding_due()
 
     def finalize(self) -> PruneReport:
         """Meet the goals now, whatever was left of the schedule, and say what became of each layer.
@@ -189,16 +190,14 @@ class Pruner:
             self._masks.set(masks)
         if self._rounding is not None:
             self._rounding.remove()
-            self._rounding = None
-        self._round_when_due()
+        self._rounding = self._rounding_due()
         if self._rounding is not None:
             self._rounding.load(parts.get("rounding", {}))
 
-    def _round_when_due(self) -> None:
+    def _rounding_due(self) -> Rounding | None:
         epochs = self.recipe.epochs
         start = (epochs.sparsify + epochs.recover) * self.steps_per_epoch
-        if epochs.quantise and self._rounding is None and self.n_steps >= start:
-            self._rounding = Rounding(self.model)
+        return Rounding(self.model) if epochs.quantise and self.n_steps >= start else None
 
     def _begin(self, goals: Sequence[Goal], resume: bool = False) -> Method:
         self._goals = goals

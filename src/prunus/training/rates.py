@@ -14,9 +14,7 @@ FIRST, LAST = 25.0, 25e4  # one-cycle: the highest rate over that of the first a
 def make_optimizer(settings: Optimizer, model: nn.Module) -> torch.optim.Optimizer:
     """Of all parameters."""
     if settings.name == "sgd":
-        return torch.optim.SGD(
-            model.parameters(), settings.rate, settings.momentum, weight_decay=settings.weight_decay
-        )
+        return torch.optim.SGD(model.parameters(), settings.rate, settings.momentum, weight_decay=settings.weight_decay)
     return torch.optim.AdamW(model.parameters(), settings.rate, weight_decay=settings.weight_decay)
 
 

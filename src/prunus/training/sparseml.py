@@ -103,7 +103,9 @@ def convert(path: Path) -> Converted:
 def _recipe(found: _Found) -> Converted:
     start = found.start or 0.0
     if start >= 1:
-        found.left_out.append(f"{start:g} epochs before pruning begins: give dense.epochs, or weights of a trained model")
+        found.left_out.append(
+            f"{start:g} epochs before pruning begins: give dense.epochs, or weights of a trained model"
+        )
     sparsify = max(round(found.end - start), 1)
     recover = max(round(found.last - max(found.end, start)), 0)
     recipe: dict[str, Any] = {"version": 1, "method": "gradual" if found.gradual else "one-shot",
@@ -256,6 +258,9 @@ _SUMS: Final[Mapping[type, Callable[[Any, Any], Any]]] = {
 }  # fmt: skip
 
 
+_CALLS: Final[Mapping[str, Callable[[Any], Any]]] = {"int": int, "float": float, "round": round}
+
+
 def _compute(node: ast.expr, variables: Mapping[str, Any]) -> Any:
     if isinstance(node, ast.Constant):
         return node.value
@@ -267,7 +272,6 @@ def _compute(node: ast.expr, variables: Mapping[str, Any]) -> Any:
         return -_compute(node.operand, variables)
     if isinstance(node, ast.BinOp) and type(node.op) in _SUMS:
         return _SUMS[type(node.op)](_compute(node.left, variables), _compute(node.right, variables))
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("int", "float", "round"):
-        if len(node.args) == 1 and not node.keywords:
-            return {"int": int, "float": float, "round": round}[node.func.id](_compute(node.args[0], variables))
+    if isinstance(node, ast.Call) and ast.unparse(node.func) in _CALLS and len(node.args) == 1 and not node.keywords:
+        return _CALLS[ast.unparse(node.func)](_compute(node.args[0], variables))
     raise ValueError(f"{ast.unparse(node)} isn't computed")

@@ -4,7 +4,7 @@ Paths are relative to the folder that is current. A recipe that names functions 
 you would take a program.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
@@ -16,11 +16,11 @@ Numbers = float | tuple[float, float, float]
 
 class Network(Part):
     """build: `package.module:function` or `file.py:function` that returns the module, `timm:NAME`, or an ONNX file.
-    arguments: of the function. weights: a file of safetensors, or of torch with nothing but tensors. input: shape of one
-    sample, as [1, 28, 28]."""
+    arguments: of the function. weights: a file of safetensors, or of torch with nothing but tensors. input: of one
+    sample its shape, as [1, 28, 28]."""
 
     build: str
-    arguments: dict[str, JsonValue] = {}
+    arguments: dict[str, JsonValue] = Field(default_factory=dict)
     weights: str | None = None
     input: Sizes | None = None
 
@@ -66,8 +66,8 @@ class Data(Part):
 
 
 class Optimizer(Part):
-    """rate: the highest learning rate. momentum: of sgd. warmup: epochs in which the rate rises to it; one-cycle rises in
-    its own way. restart: the schedule begins anew when the masks stand, so that recovering has its own."""
+    """rate: the highest learning rate. momentum: of sgd. warmup: epochs in which the rate rises to it; one-cycle
+    rises in its own way. restart: the schedule begins anew when the masks stand, so that recovering has its own."""
 
     name: Literal["sgd", "adamw"] = "adamw"
     rate: Positive = 1e-3

@@ -20,11 +20,11 @@ from prunus.errors import OutputError, PrunusWarning, RecipeError, TrainingError
 from prunus.training import checkpoint, results, shards
 from prunus.training.batches import augmented, batch_size, order, seed_step, share
 from prunus.training.checkpoint import Checkpoint
-from prunus.training.data import Samples, read_data
+from prunus.training.data import read_data
 from prunus.training.evaluate import Place, Score, evaluate, recalibrate
 from prunus.training.losses import check_answers, distilled, task_loss
 from prunus.training.networks import build, has_weights
-from prunus.training.progress import Progress
+from prunus.training.progress import TrainingStep
 from prunus.training.pruner import Pruner
 from prunus.training.rates import factor, make_optimizer
 from prunus.training.recipe import Recipe
@@ -39,7 +39,7 @@ from prunus.training.state import describe
 class Audience:
     """Who is told what: `step` every step, `line` now and then. On other processes than the first nobody is."""
 
-    step: Callable[[Progress], None] = lambda progress: None
+    step: Callable[[TrainingStep], None] = lambda progress: None
     line: Callable[[str], None] = lambda text: None
 
 
@@ -248,7 +248,7 @@ class _Run:
 
     def _tell_step(self, phase: str, loss: float) -> None:
         if self.place.rank == 0:
-            self.audience.step(Progress(phase, self.step, self.n_steps, loss))
+            self.audience.step(TrainingStep(phase, self.step, self.n_steps, loss))
 
     def _end_epoch(self, phase: str) -> None:
         score, epoch = self._evaluate(), self.step // self.per_epoch
