@@ -19,7 +19,7 @@ LAST = 5  # layers that stay in sight
 def watching(what: str, console: Console) -> Iterator[Callable[[object], None]]:
     """A function that shows the step of `what` that begins; all of it goes from the screen at the end.
 
-    A TrainingStep moves the bar. So does a Tuning, for which it has a place for each layer, and which fills a table: the
+    A TrainingStep moves the bar. So does a Tuning, for which it has a place for each layer and which fills a table: the
     layers decided last and the one that is being measured, each with its best choice so far.
     """
     bar = Progress(

@@ -24,7 +24,7 @@ REPORT, RECIPE, METRICS = "report.json", "recipe.yaml", "metrics.jsonl"
 @final
 @dataclass(frozen=True)
 class Trained:
-    """report: what became of each layer. scores: dense, pruned (nothing recovered yet), recovered. output: the folder."""
+    """report: what became of each layer. scores: dense, pruned (not recovered yet), recovered. output: the folder."""
 
     report: PruneReport
     scores: dict[str, Score]
