@@ -1,6 +1,6 @@
 """Callbacks do in a framework's loop what the Pruner's three calls do in one's own.
 
-The frameworks are stood in for by the order in which they call, as read in transformers 4.46 and Lightning 2.5.
+The frameworks are stood in for by the order in which they call, as read in transformers 5.24 and Lightning 2.6.
 """
 
 import importlib
@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from prunus.errors import TrainingError
 from prunus.training.pruner import Pruner
 from tests.training.toy import samples
 
@@ -144,6 +145,14 @@ def test_lightning(method: str, halves: int, monkeypatch: pytest.MonkeyPatch) ->
     parent = fake("lightning")
     kind = load("lightning", {"lightning": parent, "lightning.pytorch": fake("x", Callback=object)}, monkeypatch)
     assert_alike(lightning_loop(lambda: kind(recipe(method)), 6, halves), own_loop(method))
+
+
+def test_a_loader_without_a_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    parent = fake("lightning")
+    kind = load("lightning", {"lightning": parent, "lightning.pytorch": fake("x", Callback=object)}, monkeypatch)
+    trainer = SimpleNamespace(global_step=0, num_training_batches=float("inf"), accumulate_grad_batches=1)
+    with pytest.raises(TrainingError, match="limit_train_batches"):
+        kind(recipe("admm")).on_train_start(trainer, network())
 
 
 def test_writes_the_file_that_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

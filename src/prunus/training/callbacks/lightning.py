@@ -3,6 +3,7 @@
 The loop's length is the Trainer's: have as many epochs there as the recipe has.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
@@ -14,6 +15,7 @@ try:
 except ModuleNotFoundError:
     from pytorch_lightning import Callback
 
+from prunus.errors import TrainingError
 from prunus.training.callbacks.follow import Follower
 from prunus.training.recipe import Recipe
 
@@ -35,8 +37,10 @@ class PruneCallback(Callback):  # type: ignore[misc]  # where it isn't installed
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin, or go on: Lightning has put weights and `load_state_dict` in place."""
-        self._n_steps = trainer.global_step
-        self.follower.begin(pl_module, -(-trainer.num_training_batches // trainer.accumulate_grad_batches))
+        self._n_steps, n_batches = trainer.global_step, trainer.num_training_batches
+        if not math.isfinite(n_batches):
+            raise TrainingError("the loader has no length, expected limit_train_batches of the Trainer to give one")
+        self.follower.begin(pl_module, -(-int(n_batches) // trainer.accumulate_grad_batches))
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         """Gradients are whole."""

@@ -20,8 +20,8 @@ STATE = "pruner.safetensors"  # in a checkpoint's folder
 
 @final
 class PruneCallback(TrainerCallback):  # type: ignore[misc]  # it has no types
-    """Recipe, output and example_inputs as `Follower`, which is `follower`. Needs transformers 4.46 or later, for
-    `on_optimizer_step`. With fp16 give the Trainer max_grad_norm, so that gradients aren't scaled any more."""
+    """Recipe, output and example_inputs as `Follower`, which is `follower`. Needs a transformers that
+    calls `on_optimizer_step`. With fp16 give the Trainer max_grad_norm, so that gradients aren't scaled any more."""
 
     def __init__(
         self,
