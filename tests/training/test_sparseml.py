@@ -134,3 +134,11 @@ def test_ours_are_not_theirs(tmp_path: Path) -> None:
 def test_what_cannot_be_converted(text: str, words: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=rf"old\.yaml: .*{words}"):
         convert(write(tmp_path, text))
+
+
+def test_zeros_that_are_kept(tmp_path: Path) -> None:
+    text = "modifiers:\n  - !ConstantPruningModifier\n    params: __ALL_PRUNABLE__\n    start_epoch: 0.0\n"
+    text += "  - !EpochRangeModifier\n    start_epoch: 0.0\n    end_epoch: 5.0\n"
+    recipe = load_recipe(convert(write(tmp_path, text)).recipe)
+    assert (recipe.method, recipe.layers[0].match, recipe.layers[0].keep) == ("one-shot", "re:.*", True)
+    assert recipe.epochs.sparsify + recipe.epochs.recover == 5

@@ -21,6 +21,7 @@ from prunus.sparsity.check import check
 from prunus.sparsity.project import TOLERANCE
 from prunus.training import shards
 from prunus.training.goals import Goal, first_period, second_period
+from prunus.training.keep import with_kept
 from prunus.training.layers import assign, find_layers
 from prunus.training.masks import Masks
 from prunus.training.methods import METHODS, Method, Work
@@ -61,10 +62,11 @@ class Pruner:
         example_inputs: Tensor | tuple[Tensor, ...] | None = None,
         steps_per_epoch: int | None = None,
     ) -> None:
-        self.recipe = load_recipe(recipe)
         self.model = shards.unwrap(model)
+        layers = find_layers(self.model)
+        self.recipe = with_kept(load_recipe(recipe), layers)
         self.example_inputs = example_inputs
-        self.targets, self.dense = assign(find_layers(self.model), self.recipe.layers)
+        self.targets, self.dense = assign(layers, self.recipe.layers)
         for item in self.dense:
             if item.reason not in ("skipped", "no rule"):
                 warnings.warn(f"{item.layer.parameter} stays dense: {item.reason}", PrunusWarning, stacklevel=2)
@@ -77,9 +79,9 @@ class Pruner:
             raise TrainingError(f"steps_per_epoch {steps_per_epoch}: expected at least 1")
         self.steps_per_epoch = steps_per_epoch or 1
         self.n_steps = 0
-        layers = [target.layer for target in self.targets]
-        self._masks = Masks(layers)
-        self._scores = Scores(layers, self.recipe.criterion, self.recipe.collect)
+        pruned = [target.layer for target in self.targets]
+        self._masks = Masks(pruned)
+        self._scores = Scores(pruned, self.recipe.criterion, self.recipe.collect)
         two = self.recipe.bcr == "column-row" and any(target.scheme.name == "bcr" for target in self.targets)
         sparsify = epochs.sparsify * self.steps_per_epoch
         self._ends = (sparsify // 2, sparsify) if two else (sparsify,)  # of the periods

@@ -27,12 +27,14 @@ VERSION = 1
 class Rule(Part):
     """What becomes of the layers that `match` hits and no earlier rule did.
 
-    match: a module's or parameter's exact name, or `re:` and a pattern. skip: they stay dense. sparsity: fraction of
-    zeros; without one, what the scheme fixes, or (reweighted) what its threshold makes of them.
+    match: a module's or parameter's exact name, or `re:` and a pattern. skip: they stay dense. keep: the zeros
+    that they have stay, and no more come. sparsity: fraction of zeros; without one, what the scheme fixes, or
+    (reweighted) what its threshold makes of them.
     """
 
     match: str
     skip: bool = False
+    keep: bool = False
     scheme: str | None = None
     sparsity: Fraction | None = None
 
@@ -40,7 +42,9 @@ class Rule(Part):
     def _sensible(self) -> Self:
         if self.skip and (self.scheme is not None or self.sparsity is not None):
             raise ValueError(f"rule {self.match!r}: skip, and a scheme or sparsity: expected one of the two")
-        if not self.skip and self.scheme is None:
+        if self.keep and (self.skip or self.scheme is not None or self.sparsity is not None):
+            raise ValueError(f"rule {self.match!r}: keep, and skip, a scheme or sparsity: expected one of them")
+        if not self.skip and not self.keep and self.scheme is None:
             raise ValueError(f"rule {self.match!r}: no scheme, expected one such as bcr:8x64, or skip: true")
         if self.scheme is not None and self.sparsity is not None:
             resolve_sparsity(parse(self.scheme), self.sparsity)

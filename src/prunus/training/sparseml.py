@@ -107,7 +107,7 @@ def _recipe(found: _Found) -> Converted:
             f"{start:g} epochs before pruning begins: give dense.epochs, or weights of a trained model"
         )
     sparsify = max(round(found.end - start), 1)
-    recover = max(round(found.last - max(found.end, start)), 0)
+    recover = max(round(found.last - start) - sparsify, 0)
     recipe: dict[str, Any] = {"version": 1, "method": "gradual" if found.gradual else "one-shot",
                               "epochs": {"sparsify": sparsify, "recover": recover}, "layers": found.rules}  # fmt: skip
     if found.gradual:
@@ -123,9 +123,7 @@ def _prune(name: str, values: Mapping[str, Any], found: _Found, where: str) -> N
     start = _number(values, "start_epoch", where, 0.0)
     found.start = start if found.start is None else min(found.start, start)
     if name == "ConstantPruningModifier":
-        found.left_out.append(
-            f"{name}: zeros that a network comes with aren't kept as such; its weights are ranked, and zeros go first"
-        )
+        found.rules += [{"match": match, "keep": True} for match in _matches(values.get("params", ALL[-1]))]
         return
     end = _number(values, "end_epoch", where, start)
     sparsity = values.get("final_sparsity")
@@ -135,9 +133,7 @@ def _prune(name: str, values: Mapping[str, Any], found: _Found, where: str) -> N
         rules = [(_number(values, "final_sparsity", where), values.get("params", ALL[-1]))]
     scheme = _scheme(values, where)
     for share, params in rules:
-        for match in [params] if isinstance(params, str) else params:
-            match = "re:.*" if match in ALL else str(match)
-            found.rules.append({"match": match, "scheme": scheme, "sparsity": share})
+        found.rules += [{"match": match, "scheme": scheme, "sparsity": share} for match in _matches(params)]
     if end > start:
         each = _number(values, "update_frequency", where, 0.0)
         found.gradual = {
@@ -150,6 +146,11 @@ def _prune(name: str, values: Mapping[str, Any], found: _Found, where: str) -> N
     found.end = max(found.end, end)
     found.last = max(found.last, end)
     found.everywhere |= name.startswith("Global") or bool(values.get("global_sparsity"))
+
+
+def _matches(params: Any) -> list[str]:
+    names = [params] if isinstance(params, str) else list(params or ())
+    return ["re:.*" if name in ALL else str(name) for name in names]
 
 
 def _scheme(values: Mapping[str, Any], where: str) -> str:

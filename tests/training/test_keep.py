@@ -1,0 +1,36 @@
+"""Zeros that a network comes with stay, and no more come."""
+
+import pytest
+import torch
+from torch import nn
+
+from prunus.errors import RecipeError, RuleError
+from prunus.training.pruner import Pruner
+from prunus.training.recipe import load_recipe
+
+
+def test_only_the_zeros_that_were_there(tmp_path: object) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 9), nn.ReLU(), nn.Linear(9, 7), nn.Linear(7, 8))
+    zeros = torch.rand(9, 12) < 0.63
+    with torch.no_grad():
+        model[0].weight[zeros] = 0
+    recipe = {"layers": [{"match": "3", "scheme": "filter", "sparsity": 0.5}, {"match": "re:.*", "keep": True}]}
+    pruner = Pruner(model, recipe, steps_per_epoch=2)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9, weight_decay=0.01)
+    for _ in range(5):
+        optimizer.zero_grad()
+        model(torch.randn(4, 12)).square().sum().backward()
+        optimizer.step()
+        pruner.step()
+    report = {layer.name: layer for layer in pruner.finalize().layers}
+    assert torch.equal(model[0].weight == 0, zeros)
+    assert (report["2"].scheme, report["2"].sparsity, report["3"].sparsity) == (None, 0.0, 0.5)
+
+
+def test_rules_that_keep_say_nothing_else() -> None:
+    for more in ({"skip": True}, {"scheme": "filter"}, {"sparsity": 0.5}):
+        with pytest.raises(RecipeError, match="expected one of the"):
+            load_recipe({"layers": [{"match": "a", "keep": True, **more}]})
+    with pytest.raises(RuleError, match="nine"):
+        Pruner(nn.Sequential(nn.Linear(2, 2)), {"layers": [{"match": "nine", "keep": True}]})
