@@ -80,7 +80,7 @@ def _train(
         return
     if recipe.model is None or recipe.data is None:
         missing = "model" if recipe.model is None else "data"
-        raise RecipeError(f"{source}: {missing}: missing, expected it as docs/recipes.md says")
+        raise RecipeError(f"{source}: {missing}: missing, expected it as docs/training.md says")
     from prunus.training.trainer import Audience, train
 
     with printer.progress("train") as step:

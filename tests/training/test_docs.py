@@ -1,0 +1,25 @@
+"""The recipes on the pages are ones."""
+
+import re
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from prunus.training.recipe import load_recipe
+from prunus.training.sparseml import LEFT_OUT, PRUNING
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_recipes_on_the_page_of_training() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (DOCS / "training.md").read_text(), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        assert load_recipe(YAML(typ="safe").load(block)).data is not None
+
+
+def test_the_page_of_sparseml_names_the_modifiers() -> None:
+    page = (DOCS / "from-sparseml.md").read_text()
+    for name in PRUNING:
+        assert name in page
+    assert sum(name in page for name in LEFT_OUT) >= 4
