@@ -64,8 +64,8 @@ def difference(found: str, expected: str) -> str:
     hashes = f"(sha256 {_hash(found)}, expected {_hash(expected)})"
     for name in ours["layers"]:
         if name not in theirs["layers"]:
-            other = next((name for name in theirs["layers"] if name not in ours["layers"]), "none")
-            return f"of another model: no layer {name} there, but {other} {hashes}"
+            others = [*(name for name in theirs["layers"] if name not in ours["layers"]), *theirs["layers"], "none"]
+            return f"of another model: no layer {name} there, but {others[0]} {hashes}"
         if theirs["layers"][name] != ours["layers"][name]:
             there, here = theirs["layers"][name], ours["layers"][name]
             return f"of another model or recipe: {name} is {there}, expected {here} {hashes}"
