@@ -76,8 +76,8 @@ class Residual(nn.Module):
 
 
 def resnet20(widths: tuple[int, ...] = (32, 64, 112)) -> nn.Sequential:
-    """Three stages of three residual blocks, on 7x7, 4x4 and 2x2 pixels: He et al., CVPR 2016, section 4.2, with twice the
-    width on half the pixels."""
+    """Three stages of three residual blocks, on 7x7, 4x4 and 2x2 pixels: He et al., CVPR 2016, 4.2, but twice as
+    wide on a quarter of the pixels."""
     stem = nn.Sequential(
         nn.Conv2d(1, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
         nn.Conv2d(16, widths[0], 3, 2, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU(),
