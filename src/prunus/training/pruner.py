@@ -171,8 +171,9 @@ class Pruner:
         return self._coupling.shrink()
 
     def export(self, path: str | Path, example_inputs: Tensor | tuple[Tensor, ...] | None = None) -> None:
-        """Write the network as ONNX, zeros exact, its batch free; checked against torch before it is in place. Where the
-        recipe removes filters and the masks are final, it is the smaller one.
+        """Write the network as ONNX, zeros exact, its batch free; checked against torch before it is in place.
+
+        Where the recipe removes filters and the masks are final, it is the smaller one.
 
         Raises ExportError: torch can't export it, the file answers otherwise than the module, or there are no inputs to
         try.

@@ -94,8 +94,9 @@ class MobileNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            block(3, 16, 3, 2), Inverted(16, 24, 1), Inverted(24, 24, 1), nn.Conv2d(24, 32, 3, 1, 1, groups=4), nn.Hardswish(),
-            nn.Conv2d(32, 64, 3, 1, 1, groups=32), nn.PReLU(64), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10),
+            block(3, 16, 3, 2), Inverted(16, 24, 1), Inverted(24, 24, 1), nn.Conv2d(24, 32, 3, 1, 1, groups=4),
+            nn.Hardswish(), nn.Conv2d(32, 64, 3, 1, 1, groups=32), nn.PReLU(64), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+            nn.Linear(64, 10),
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:

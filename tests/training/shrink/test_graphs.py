@@ -35,7 +35,8 @@ class Random(nn.Module):
                 b = same[b % len(same)]
             if (op in ("chunk", "shuffle") and (n % 2 or n < 4)) or (op == "grouped" and n % 4):
                 op = "conv"
-            made = {"conv": width, "grouped": width, "chunk": n // 2, "depthwise": 2 * n if width == 4 else n}.get(op, n)
+            wide = 2 * n if width == 4 else n
+            made = {"conv": width, "grouped": width, "chunk": n // 2, "depthwise": wide}.get(op, n)
             if op == "cat":
                 made = n + widths[b]
             layer: nn.Module | None = None
@@ -44,7 +45,7 @@ class Random(nn.Module):
             elif op == "depthwise":
                 layer = nn.Conv2d(n, made, 3, padding=1, groups=n)
             elif op == "grouped":
-                layer = nn.Conv2d(n, made, 3, padding=1, groups=2 if width == 4 else 4)
+                layer = nn.Conv2d(n, made, 3, padding=1, groups=4 if width == 8 else 2)
             elif op == "norm":
                 layer = nn.BatchNorm2d(n)
             elif op == "norms":
@@ -83,15 +84,18 @@ class Random(nn.Module):
         if op == "gate":
             return x * torch.sigmoid(x.mean((2, 3), keepdim=True))
         if op == "view":
-            return x.flatten(2).unflatten(2, (4, 4)) if x.shape[0] < 0 else x.flatten(2).reshape(x.size(0), -1, 4, 4)
+            if x.shape[1] > 4:
+                return x.flatten(2).reshape(x.size(0), -1, 4, 4)
+            return x.reshape(x.shape[0], x.shape[1], 16)[..., None].view(x.size())
         if op == "const view":
             return x.view(-1, 4, 4).view(2, -1, 4, 4)
         if op == "scale":
             return x * self.scales[number]
         return {
             "add": lambda: x + other, "mul": lambda: x.mul(other), "relu": lambda: F.relu(x),
-            "hardswish": lambda: F.hardswish(x), "sigmoid": lambda: x.sigmoid(), "pool": lambda: F.max_pool2d(x, 3, 1, 1),
-            "softmax": lambda: x.softmax(1), "mean": lambda: x - x.mean(1, keepdim=True),
+            "hardswish": lambda: F.hardswish(x), "sigmoid": lambda: x.sigmoid(),
+            "pool": lambda: F.max_pool2d(x, 3, 1, 1), "softmax": lambda: x.softmax(1),
+            "mean": lambda: x - x.mean(1, keepdim=True),
         }[op]()  # fmt: skip
 
 

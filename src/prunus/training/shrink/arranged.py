@@ -222,5 +222,3 @@ def reduce(step: Step, dims: Any, keep: bool) -> Ids | None:
     if keep:
         return ids
     return ids.reshape([n for dim, n in enumerate(ids.shape) if dim not in gone])
-
-

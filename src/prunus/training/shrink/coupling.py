@@ -16,10 +16,11 @@ from prunus.errors import PrunusWarning, RuleError, TrainingError
 from prunus.training.layers import Dense, Layer, Target
 from prunus.training.recipe import Recipe
 from prunus.training.scores import Scores
-from prunus.training.shrink.follow import Inputs, find_groups
+from prunus.training.shrink.follow import find_groups
 from prunus.training.shrink.groups import Key
 from prunus.training.shrink.importance import best, importance
 from prunus.training.shrink.remove import shrink
+from prunus.training.shrink.trace import Inputs
 from prunus.training.shrink.widths import Widths, by_macs, by_ratio, full, lanes, roll_back
 
 Bools = NDArray[np.bool_]
@@ -104,11 +105,9 @@ class Coupling:
         mask = masks.get(parameter)
         if mask is None or mask.ndim < 2:
             return ""
-        rows, columns = mask.reshape(len(mask), mask.shape[1], -1).any(2).any(1), mask.any(0).reshape(mask.shape[1], -1)
-        return (
-            f"{int(rows.sum())} of {len(rows)} filters and "
-            f"{int(columns.any(1).sum())} of {len(columns)} channels stay"
-        )
+        flat = mask.reshape(mask.shape[0], mask.shape[1], -1)
+        rows, columns = int(np.any(flat, (1, 2)).sum()), int(np.any(flat, (0, 2)).sum())
+        return f"{rows} of {flat.shape[0]} filters and {columns} of {flat.shape[1]} channels stay"
 
     def state(self) -> dict[str, Tensor]:
         """The widths, once they are decided."""

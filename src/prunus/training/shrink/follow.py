@@ -7,18 +7,20 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
 from prunus.errors import UnsupportedError
 from prunus.training.shrink import arranged, pointwise, weighted
 from prunus.training.shrink.groups import Groups, gather
+from prunus.training.shrink.trace import Inputs, trace
 from prunus.training.shrink.walk import Free, Step, Walk
 
-Inputs = Tensor | tuple[Tensor, ...]
 _LINES = ("activation", "dropout")  # modules of torch.nn whose members are element-wise
 _SPATIAL = ("pooling", "upsampling")
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_HARMLESS = {"dim", "ndimension", "get_device", "is_floating_point", "is_contiguous", "len"}
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
@@ -27,17 +29,17 @@ def find_groups(model: nn.Module, example_inputs: Inputs) -> Groups:
 
     Raises UnsupportedError: torch.fx can't trace the model, or it can't be run on the inputs.
     """
-    inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    given = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+    inputs = tuple(x.to(device) for x in given)
     modes = {module: module.training for module in model.modules()}
     state = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
     model.eval()
     try:
-        graph = trace(model)
+        graph = trace(model, inputs)
         walk = Walk(model)
-        follower = _Follower(model, graph, walk)
-        device = next((p.device for p in model.parameters()), torch.device("cpu"))
         with torch.no_grad():
-            follower.run(*(x.to(device) for x in inputs))
+            _Follower(model, graph, walk).run(*inputs)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UnsupportedError(f"{type(model).__name__}: can't be run on the example inputs: {said}") from error
@@ -48,18 +50,6 @@ def find_groups(model: nn.Module, example_inputs: Inputs) -> Groups:
             for name, buffer in model.named_buffers():
                 buffer.copy_(state[name])
     return gather(walk)
-
-
-def trace(model: nn.Module) -> fx.Graph:
-    """The model's graph in the mode that it is in; modules of torch.nn are single nodes.
-
-    Raises UnsupportedError: torch.fx can't trace it.
-    """
-    try:
-        return fx.Tracer().trace(model)
-    except (fx.proxy.TraceError, TypeError, ValueError, RuntimeError, AttributeError, NameError) as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UnsupportedError(f"{type(model).__name__}: torch.fx can't trace it: {said}") from error
 
 
 class _Follower(fx.Interpreter):
@@ -83,13 +73,24 @@ class _Follower(fx.Interpreter):
             module = self._walk.modules[str(node.target)]
             step = Step(self._walk, node, type(module).__name__, self.env, self._known)
             step.out = out
-            return _module(step, module)
+            return _checked(step, _module(step, module))
         if node.op == "output":
             Step(self._walk, node, "output", self.env, self._known).pin(None, "the network's output")
             return None
         step = Step(self._walk, node, _op(node), self.env, self._known)
         step.out = out
-        return _operator(step)
+        return _checked(step, _operator(step))
+
+
+def _checked(step: Step, known: Any) -> Any:
+    """What a rule says, if it fits the shape of what came out: arguments may be given in ways that it doesn't know."""
+    if isinstance(known, np.ndarray):
+        shape = tuple(step.out.shape) if isinstance(step.out, Tensor) else None
+        if shape is None or len(shape) != known.ndim:
+            return _unknown(step)
+        if any(n not in (1, extent) for n, extent in zip(known.shape, shape, strict=True)):
+            return _unknown(step)
+    return known
 
 
 def _op(node: fx.Node) -> str:
@@ -104,11 +105,10 @@ def _op(node: fx.Node) -> str:
 
 def _module(step: Step, module: nn.Module) -> Any:
     home = type(module).__module__.rpartition(".")[2]
-    if not type(module).__module__.startswith("torch.nn.") or any(
-        name not in module._parameters for name in ("weight", "bias") if hasattr(module, name)
-    ):
-        if not isinstance(module, nn.RNNBase):
-            return _unknown(step)
+    held = [name for name in ("weight", "bias") if isinstance(getattr(module, name, None), Tensor)]
+    computed = [name for name in held if name not in module._parameters]
+    if not type(module).__module__.startswith("torch.nn.") or computed:
+        return _unknown(step)
     if isinstance(module, _CONVOLUTIONS):
         transposed = "Transpose" in type(module).__name__
         return weighted.convolve(step, module.weight, module.bias, module.groups, transposed)
@@ -130,7 +130,7 @@ def _module(step: Step, module: nn.Module) -> Any:
         return arranged.reshape(step, [])
     if isinstance(module, nn.Identity) or (home in _LINES and not isinstance(module, nn.MultiheadAttention)):
         return _unknown(step) if isinstance(module, nn.Softmax2d) else pointwise.combine(step)
-    if home in _SPATIAL:
+    if home in _SPATIAL and "Unpool" not in type(module).__name__:
         return pointwise.pool(step)
     if home == "padding":
         mode = "constant" if "Zero" in type(module).__name__ or "Constant" in type(module).__name__ else "other"
@@ -151,9 +151,7 @@ def _operator(step: Step) -> Any:
         return arranged.reduce(step, step.value(step.raw(1, "dim")), bool(step.raw(2, "keepdim", False)))
     if step.op in pointwise.SOFTMAX:
         return pointwise.soften(step, step.value(step.raw(1, "dim")))
-    if not isinstance(step.out, Tensor | list | tuple):
-        return None  # numbers, whose makers have been asked already
-    return _unknown(step)
+    return None if step.op in _HARMLESS else _unknown(step)
 
 
 def _unknown(step: Step) -> None:

@@ -4,7 +4,7 @@ from torch import fx, nn
 
 from prunus.errors import UnsupportedError
 from prunus.training.layers import CONVOLUTIONS, RECURRENT, TRANSPOSED
-from prunus.training.shrink.follow import trace
+from prunus.training.shrink.trace import trace
 
 
 def output_layers(model: nn.Module) -> frozenset[str]:

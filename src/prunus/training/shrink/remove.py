@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prunus.errors import ShrinkError
-from prunus.training.shrink.follow import Inputs, copy_of, find_groups
+from prunus.training.shrink.follow import copy_of, find_groups
 from prunus.training.shrink.groups import Groups, kept
+from prunus.training.shrink.trace import Inputs
 from prunus.training.shrink.units import WHOLE
 
 Bools = NDArray[np.bool_]

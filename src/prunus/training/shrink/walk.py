@@ -34,7 +34,7 @@ class Sizes:
 @final
 @dataclass(frozen=True)
 class Call:
-    """A use of a weight. positions: multiply-adds per weight, of the example inputs. filters: the dimension of outputs."""
+    """A use of a weight. positions: multiply-adds of each, on the example inputs. filters: the dimension of outputs."""
 
     weight: str
     positions: int

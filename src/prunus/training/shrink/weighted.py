@@ -60,7 +60,7 @@ def recur(step: Step, module: nn.RNNBase) -> Any:
     walk, x = step.walk, step.raw(0, "input")
     inputs = step.along(x, -1) if is_plain(step, x) else None
     initial = step.raw(1, "hx")
-    if inputs is None or getattr(module, "proj_size", 0) or any("weight" in n for n in _computed(module)):
+    if inputs is None or module.proj_size or any("weight" in n for n in _computed(module)):
         step.pin(None, "packed sequences, projections and computed weights aren't followed")
         return None
     hidden = _fresh(step, module.hidden_size)
@@ -136,5 +136,3 @@ def _owned(step: Step, weight: Any) -> bool:
 def _computed(module: nn.Module) -> list[str]:
     """Weights that aren't parameters but computed by a parametrisation."""
     return [name for name in vars(module).get("_flat_weights_names", ()) if name not in module._parameters]
-
-

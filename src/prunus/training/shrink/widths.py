@@ -16,13 +16,14 @@ from torch import nn
 
 from prunus.errors import ShrinkError
 from prunus.runtime.cpu import describe
-from prunus.training.shrink.follow import Inputs
 from prunus.training.shrink.groups import Groups
 from prunus.training.shrink.importance import Floats, best
 from prunus.training.shrink.remove import shrink
+from prunus.training.shrink.trace import Inputs
 
 Widths = NDArray[np.int64]
 LEAST_SHARE = 0.1  # of a bundle that a budget leaves at least: the network would be cut in two
+TOO_COARSE = 0.01  # of the multiply-adds: a step that saves so much too much is left to others, if they can
 PAYS = 0.01  # a bundle stays as wide as it was unless the network gets faster by this share
 
 
@@ -111,10 +112,10 @@ def by_macs(groups: Groups, worth: Floats, macs: float, free: Sequence[int] | No
     layers = [max(n_layers(groups, members), 1) for members in groups.bundles]
     least = np.maximum(steps, np.ceil(full(groups) * LEAST_SHARE / steps).astype(np.int64) * steps)
     budget, now = macs * cost(widths), cost(widths)
-    passed: list[int] = []
+    passed, banned, coarse = list[int](), set[int](), list[Widths]()
     while now > budget:
         moves = []
-        for bundle in free:
+        for bundle in sorted(set(free) - banned):
             narrower = _below(int(widths[bundle]), int(steps[bundle]))
             if narrower < least[bundle]:
                 continue
@@ -125,12 +126,20 @@ def by_macs(groups: Groups, worth: Floats, macs: float, free: Sequence[int] | No
             lost = (total[n - narrower] - total[n - widths[bundle]]) / (total[-1] - total[n - widths[bundle]])
             if saved > 0:
                 moves.append((lost * layers[bundle] / saved, bundle, narrower))
+        if not moves and coarse:
+            widths = max(coarse, key=cost)
+            break
         if not moves:
             share = now / cost(full(groups))
             raise ShrinkError(f"macs {macs:g}: can't be reached, expected at least {math.ceil(share * 1e4) / 1e4:g}")
         _, bundle, narrower = min(moves)
-        widths[bundle] = narrower
-        now = cost(widths)
+        trial = widths.copy()
+        trial[bundle] = narrower
+        if cost(trial) < budget - TOO_COARSE * cost(full(groups)):
+            coarse.append(trial)
+            banned.add(bundle)
+            continue
+        widths, now = trial, cost(trial)
         passed.append(bundle)
     return _widen(cost, widths, steps, budget, reversed(passed), full(groups))
 
@@ -152,8 +161,8 @@ def roll_back(
 ) -> Widths:
     """Widths of which each one pays: a bundle whose shrinking doesn't make the network faster stays as it was.
 
-    latency: seconds, or any other unit, of a network; called once and then once for each bundle that shrinks, those that
-    save least first.
+    latency: seconds, or any other unit, of a network; called once, and then once for each bundle that shrinks,
+    those that save least first.
     """
     cost, whole = cost_of(groups), full(groups)
 
