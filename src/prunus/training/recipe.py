@@ -123,11 +123,13 @@ class Remove(Part):
     """Filters and channels go for real: coupled layers lose the same ones, and what is exported is smaller.
 
     macs: the share of multiply-adds to keep, in place of the rules' sparsities. round_to: layers become multiples of
-    so many channels; auto: the vector of this CPU.
+    so many channels; auto: the vector of this CPU. latency: an engine that has to get faster by it: what doesn't pay
+    stays as wide as it was.
     """
 
     macs: Annotated[float, Field(gt=0, le=1)] | None = None
     round_to: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    latency: Literal["prunus", "onnxruntime"] | None = None
 
 
 class Recipe(Part):

@@ -15,6 +15,7 @@ import prunus
 from prunus.errors import PrunusWarning, RecipeError, RuleError, ShrinkError, TrainingError
 from prunus.training.recipe import load_recipe
 from prunus.training.shrink.follow import find_groups
+from prunus.training.shrink.latency import measured
 from tests.training.shrink.nets import IMAGE, build
 from tests.training.shrink.test_nets import distance
 
@@ -169,6 +170,16 @@ def test_latency_decides() -> None:
     smaller = pruner.shrink()
     assert smaller.features[0][0].out_channels < 16 and smaller.features[2][0].out_channels == 32
     assert len(called) > 1
+
+
+@pytest.mark.parametrize("engine", ["prunus", "onnxruntime"])
+def test_engines_are_measured(engine: str) -> None:
+    model, x = build("Vgg")
+    seconds = measured(x, engine, seconds=0.01)(model)  # type: ignore[arg-type]
+    assert 0 < seconds < 1
+    pruner = prunus.Pruner(model, recipe(remove={"macs": 0.5, "latency": engine}), example_inputs=x)
+    pruner.finalize()
+    assert distance(pruner.shrink()(x), model(x)) < 1e-5
 
 
 def test_not_before_the_masks_are_final() -> None:

@@ -19,6 +19,7 @@ from prunus.training.scores import Scores
 from prunus.training.shrink.follow import find_groups
 from prunus.training.shrink.groups import Key
 from prunus.training.shrink.importance import best, importance
+from prunus.training.shrink.latency import measured
 from prunus.training.shrink.remove import shrink
 from prunus.training.shrink.trace import Inputs
 from prunus.training.shrink.widths import Widths, by_macs, by_ratio, full, lanes, roll_back
@@ -32,7 +33,8 @@ class Coupling:
 
     targets: those with something that can go. dense: the others, each with its reason. latency: of a network; a bundle
     whose shrinking doesn't pay stays whole.
-    Raises UnsupportedError: the network can't be traced. TrainingError: no example inputs. RuleError: nothing can go.
+    Raises UnsupportedError: the network can't be traced. TrainingError: no example inputs, or parameters in shards.
+    RuleError: nothing can go.
     Warns (PrunusWarning) of each layer that a rule names and that stays whole.
     """
 
@@ -47,7 +49,11 @@ class Coupling:
     ) -> None:
         if example_inputs is None:
             raise TrainingError("remove: no example inputs, expected a batch to find out which layers are coupled by")
+        if any(hasattr(parameter, "full_tensor") for parameter in model.parameters()):
+            raise TrainingError("remove: the parameters are in shards, expected whole ones, as under DDP")
         assert recipe.remove is not None
+        if latency is None and recipe.remove.latency is not None:
+            latency = measured(example_inputs, recipe.remove.latency)
         self._model, self._inputs, self._latency, self._remove = model, example_inputs, latency, recipe.remove
         self.groups = find_groups(model, example_inputs)
         self._keys = {target.layer.parameter: _key(target) for target in targets}
