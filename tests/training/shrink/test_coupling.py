@@ -149,6 +149,7 @@ def test_a_checkpoint_goes_on_with_the_same_widths() -> None:
     again = prunus.Pruner(twin.train(), recipe(method="gradual"), example_inputs=x, steps_per_epoch=4)
     twin.load_state_dict(model.state_dict())
     again.load_state_dict(pruner.state_dict())
+    assert torch.equal(again.state_dict()["widths/"], pruner.state_dict()["widths/"])
     for net, each in ((model, pruner), (twin, again)):
         torch.manual_seed(0)
         trained(net, x, each, 7)

@@ -132,3 +132,11 @@ def test_what_does_not_pay_is_rolled_back() -> None:
     found = roll_back(model, x, groups, worths(model, groups), widths, latency)
     assert found.tolist() == [8, 16, 32, 32]
     assert asked[0] == (8, 16, 16, 32) and len(asked) == 5
+
+
+def test_what_many_layers_make_is_worth_more() -> None:
+    model, x = build("ResNet")
+    groups = find_groups(model, x)
+    widths = by_macs(groups, np.ones(groups.n), 0.5)
+    assert [n_layers(groups, members) for members in groups.bundles] == [2, 1, 1, 3, 1]
+    assert widths[3] > widths[4] and widths[0] > widths[1]
