@@ -24,7 +24,7 @@ Criterion = Literal["magnitude", "taylor", "fisher"]
 def array_of(tensor: Tensor) -> NDArray[Any]:
     """A copy of a tensor as a float32 or float64 array, gathered where it is in shards."""
     tensor = whole(tensor.detach()).cpu()
-    return np.array(tensor if tensor.dtype == torch.float64 else tensor.float())
+    return np.array((tensor if tensor.dtype == torch.float64 else tensor.float()).numpy())
 
 
 @final
