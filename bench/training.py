@@ -27,7 +27,7 @@ from prunus.training.pruner import Pruner
 RESULTS = store.RESULTS / "training.jsonl"
 KEPT = store.ROOT / "out" / "training"
 DENSE = fashion.Plan(16, 0.1)
-SPARSIFY, RECOVER = 4, 7
+SPARSIFY, RECOVER = 4, 12
 SEEDS = (0, 1, 2)
 # scheme, sparsity of the pruned layers -> drop in points, at most, as a mean over seeds
 BOUNDS = {
