@@ -1,6 +1,6 @@
 """Tables and plots of the documents from committed results, without measuring anything.
 
-    python -m bench.report            # rewrites what is between the markers of DOCUMENTS, and draws docs/curves.svg
+    python -m bench.report            # rewrites what is between the markers of DOCUMENTS, draws docs/*.svg
     python -m bench.report --check    # exit status 1 where a table would change
 
 A table is between `<!-- table:NAME -->` and `<!-- /table -->`.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench import curves, engines, goals, store
 
-DOCUMENTS = (store.ROOT / "README.md", store.ROOT / "docs" / "benchmarks.md")
+DOCUMENTS = tuple(store.ROOT / name for name in ("README.md", "docs/benchmarks.md", "docs/training.md"))
 
 
 def goals_table(rows: list[store.Row]) -> str:
@@ -121,6 +121,24 @@ def accuracy_table(rows: list[store.Row]) -> str:
     return "\n".join(lines)
 
 
+def training_table(rows: list[store.Row]) -> str:
+    """What pruning cost in test accuracy, by scheme and network: mean of the seeds, and largest less smallest."""
+    from bench import training  # torch, which the other tables do without
+
+    lines = ["| network | scheme, sparsity | drop in points (spread, seeds) | at most | |", "|---|---|---|---|---|"]
+    for line in training.table(rows):
+        found = f"**{line.drop:.2f}** ({line.spread:.2f}, {line.seeds})"
+        lines.append(f"| {line.network} | {line.what} | {found} | {line.bound} | {line.verdict} |")
+    if len(lines) == 2:
+        return "Not measured yet: `python -m bench.training`."
+    dense = [row for row in store.latest(rows).values() if " dense " in row["key"]]
+    for network in dict.fromkeys(row["network"] for row in dense):
+        mine = [row for row in dense if row["network"] == network]
+        accuracy, macs = _mean(mine, "accuracy", 100), _mean(mine, "macs", 1e-6)
+        lines.append(f"\n{network}, dense: {accuracy:.2f} % (mean of {len(mine)}), {macs:.1f} million multiply-adds.")
+    return "\n".join([*lines, "", *_machines(dense[-1:])])
+
+
 def _mean(rows: list[store.Row], name: str, scale: float = 1.0) -> float:
     return scale * sum(float(row[name]) for row in rows) / len(rows)
 
@@ -145,6 +163,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "engines": lambda: engines_table(store.read(engines.RESULTS)),
     "schemes": lambda: schemes_table(store.read(curves.RESULTS)),
     "accuracy": lambda: accuracy_table(store.read(store.RESULTS / "accuracy.jsonl")),
+    "training": lambda: training_table(store.read(store.RESULTS / "training.jsonl")),
 }
 
 
@@ -165,7 +184,7 @@ def main(documents: Sequence[Path] = DOCUMENTS) -> int:
     parser.add_argument("--check", action="store_true", help="change nothing, say whether the tables are up to date")
     arguments = parser.parse_args()
     stale = False
-    for document in documents:
+    for document in filter(Path.exists, documents):
         before = document.read_text()
         after = fill(before)
         stale |= before != after
@@ -175,6 +194,10 @@ def main(documents: Sequence[Path] = DOCUMENTS) -> int:
         return int(stale)
     if points := curves.shown(store.read(curves.RESULTS)):
         curves.draw(points)
+    if rows := store.latest(store.read(store.RESULTS / "frontier.jsonl")):
+        from bench import frontier
+
+        frontier.draw(list(rows.values()))
     return 0
 
 

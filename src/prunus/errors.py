@@ -74,3 +74,7 @@ class TrainingError(PrunusError):
 
 class ExportError(PrunusError):
     """A network that can't be written as ONNX, or whose file answers otherwise than it does."""
+
+
+class ShrinkError(PrunusError, ValueError):
+    """Channels that can't be removed as asked: which layer or output, what was found and expected."""

@@ -76,10 +76,10 @@ def test_goes_on_or_starts_again(folder: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_a_plan_takes_the_place_of_rules(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("plan.yaml").write_text("layers:\n  - {match: '8', scheme: 'filter', sparsity: 0.5}  # measured\n")
+    Path("plan.yaml").write_text("layers:\n  - {match: '8', scheme: 'channel', sparsity: 0.5}  # measured\n")
     assert run(["train", "recipe.yaml", "--plan", "plan.yaml", "--json", "r.json"]) == DONE
     layers = {layer["name"]: layer for layer in json.loads(Path("r.json").read_text())["layers"]}
-    assert (layers["8"]["scheme"], layers["8"]["sparsity"], layers["5"]["scheme"]) == ("filter", 0.5, None)
+    assert (layers["8"]["scheme"], layers["8"]["sparsity"], layers["5"]["scheme"]) == ("channel", 0.5, None)
     capsys.readouterr()
     Path("plan.yaml").write_text("layer:\n  - {match: '8'}\n")
     assert run(["train", "recipe.yaml", "--plan", "plan.yaml"]) == BAD_INPUT

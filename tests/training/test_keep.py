@@ -15,7 +15,7 @@ def test_only_the_zeros_that_were_there(tmp_path: object) -> None:
     zeros = torch.rand(9, 12) < 0.63
     with torch.no_grad():
         model[0].weight[zeros] = 0
-    recipe = {"layers": [{"match": "3", "scheme": "filter", "sparsity": 0.5}, {"match": "re:.*", "keep": True}]}
+    recipe = {"layers": [{"match": "3", "scheme": "channel", "sparsity": 0.5}, {"match": "re:.*", "keep": True}]}
     pruner = Pruner(model, recipe, steps_per_epoch=2)
     optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9, weight_decay=0.01)
     for _ in range(5):
@@ -25,7 +25,8 @@ def test_only_the_zeros_that_were_there(tmp_path: object) -> None:
         pruner.step()
     report = {layer.name: layer for layer in pruner.finalize().layers}
     assert torch.equal(model[0].weight == 0, zeros)
-    assert (report["2"].scheme, report["2"].sparsity, report["3"].sparsity) == (None, 0.0, 0.5)
+    assert (report["2"].scheme, report["2"].sparsity) == (None, 0.0)
+    assert report["3"].sparsity == pytest.approx(0.5, abs=0.1)
 
 
 def test_rules_that_keep_say_nothing_else() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -180,6 +181,19 @@ def test_an_onnx_file_is_a_network_with_weights(tmp_path: Path) -> None:
     trained = run(recipe, tmp_path / "second")
     assert trained.scores["dense"].accuracy == pytest.approx(first.scores["recovered"].accuracy)
     assert trained.report.sparsity == pytest.approx(0.9, abs=0.01)
+
+
+def test_filters_that_go_for_real(tmp_path: Path) -> None:
+    rules = [{"match": "1", "scheme": "filter", "sparsity": 0.5}, {"match": "5", "scheme": "filter", "sparsity": 0.5}]
+    recipe = write_toy(tmp_path, layers=rules, remove={"round_to": 1}, checkpoint={"steps": 4})
+    trained = run(recipe, tmp_path / "out")
+    shapes = [list(weight.dims) for weight in onnx.load(tmp_path / "out/sparse.onnx").graph.initializer]
+    assert [4, 1, 3, 3] in shapes and [8, 4, 3, 3] in shapes
+    assert weights(tmp_path / "out")["5.weight"].shape == (16, 8, 3, 3)
+    data = samples(101, 1)
+    (answers,) = onnxruntime.InferenceSession(tmp_path / "out/sparse.onnx").run(None, {"x": data["x"]})
+    right = (np.asarray(answers).argmax(1) == data["y"]).mean()
+    assert right == pytest.approx(trained.scores["recovered"].accuracy)
 
 
 def test_mse_has_no_accuracy(tmp_path: Path) -> None:

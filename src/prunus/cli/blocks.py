@@ -10,6 +10,8 @@ from prunus.extras import missing_package
 from prunus.runtime.atomic import write_atomically
 
 if TYPE_CHECKING:
+    from matplotlib.patches import Patch
+
     from prunus.compiler.blocks import BlockChoice
 
 
@@ -64,7 +66,7 @@ def picture(path: Path, choices: "Sequence[BlockChoice]", title: str) -> None:
     write_atomically(path, stream.getvalue())
 
 
-def _frame(x: int, y: int) -> "object":
+def _frame(x: int, y: int) -> "Patch":
     from matplotlib.patches import Rectangle
 
     return Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor="crimson", linewidth=2)

@@ -7,7 +7,7 @@ pruner.finalize(); pruner.export("sparse.onnx")
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, final
@@ -22,12 +22,14 @@ from prunus.sparsity.project import TOLERANCE
 from prunus.training import shards
 from prunus.training.goals import Goal, first_period, second_period
 from prunus.training.keep import with_kept
-from prunus.training.layers import assign, find_layers
+from prunus.training.layers import Target, assign, find_layers
 from prunus.training.masks import Masks
 from prunus.training.methods import METHODS, Method, Work
 from prunus.training.quantise import Rounding
 from prunus.training.recipe import Recipe, load_recipe
 from prunus.training.scores import Scores, array_of
+from prunus.training.shrink.coupling import Coupling
+from prunus.training.shrink.outputs import output_layers
 from prunus.training.state import identity, pack, unpack
 
 Phase = Literal["sparsify", "recover", "quantise"]
@@ -49,10 +51,13 @@ class Pruner:
     """Prunes a network in place while it is trained.
 
     model: may be wrapped for several processes. recipe: path, dict or Recipe; see `training.recipe`. example_inputs: a
-    tensor or a tuple of them, batch first; for `export`. steps_per_epoch: of the optimiser.
+    tensor or a tuple of them, batch first; for `export`, and where filters are removed. steps_per_epoch: of the
+    optimiser. latency: of a network, in any unit; where filters are removed, layers whose shrinking doesn't make it
+    faster stay as wide as they were.
 
     Raises RecipeError: as `load_recipe`. RuleError: a rule that matches no layer. TrainingError: no steps_per_epoch
-    where the recipe counts in epochs. Warns (PrunusWarning) of each layer that was named and can't take its scheme.
+    where the recipe counts in epochs. Warns (PrunusWarning) of each layer that was named and can't take its scheme, or
+    makes the network's outputs and would lose filters.
     """
 
     def __init__(
@@ -61,14 +66,16 @@ class Pruner:
         recipe: str | Path | Mapping[str, Any] | Recipe,
         example_inputs: Tensor | tuple[Tensor, ...] | None = None,
         steps_per_epoch: int | None = None,
+        latency: Callable[[nn.Module], float] | None = None,
     ) -> None:
         self.model = shards.unwrap(model)
         layers = find_layers(self.model)
         self.recipe = with_kept(load_recipe(recipe), layers)
         self.example_inputs = example_inputs
         self.targets, self.dense = assign(layers, self.recipe.layers)
+        quiet = ("skipped", "no rule", *(("grouped convolution",) if self.recipe.remove else ()))
         for item in self.dense:
-            if item.reason not in ("skipped", "no rule"):
+            if item.reason not in quiet:
                 warnings.warn(f"{item.layer.parameter} stays dense: {item.reason}", PrunusWarning, stacklevel=2)
         epochs = self.recipe.epochs
         if steps_per_epoch is None and (self.recipe.method != "one-shot" or epochs.quantise):
@@ -79,8 +86,15 @@ class Pruner:
             raise TrainingError(f"steps_per_epoch {steps_per_epoch}: expected at least 1")
         self.steps_per_epoch = steps_per_epoch or 1
         self.n_steps = 0
+        self._coupling: Coupling | None = None
+        if self.recipe.remove is not None:
+            coupling = Coupling(self.model, example_inputs, self.recipe, self.targets, self.dense, latency)
+            self._coupling, self.targets, self.dense = coupling, coupling.targets, coupling.dense
+        else:
+            _warn_of_outputs(self.model, self.targets)
         pruned = [target.layer for target in self.targets]
-        self._masks = Masks(pruned)
+        self._masked = pruned + (self._coupling.layers if self._coupling else [])
+        self._masks = Masks(self._masked)
         self._scores = Scores(pruned, self.recipe.criterion, self.recipe.collect)
         two = self.recipe.bcr == "column-row" and any(target.scheme.name == "bcr" for target in self.targets)
         sparsify = epochs.sparsify * self.steps_per_epoch
@@ -145,8 +159,22 @@ class Pruner:
                 warnings.warn(f"{layer.weight}: {layer.sparsity:.4f} zero, {layer.note}", PrunusWarning, stacklevel=2)
         return report
 
+    def shrink(self) -> nn.Module:
+        """A smaller copy of the network, without the filters and channels that a recipe with `remove` has masked.
+
+        Raises TrainingError: the recipe removes nothing, or `finalize` wasn't called. ShrinkError: the copy answers
+        otherwise than the network.
+        """
+        if self._coupling is None:
+            raise TrainingError("shrink: the recipe has no remove, expected one such as remove: {macs: 0.5}")
+        if self._method is not None:
+            raise TrainingError("shrink: the masks aren't final, expected finalize() before")
+        return self._coupling.shrink()
+
     def export(self, path: str | Path, example_inputs: Tensor | tuple[Tensor, ...] | None = None) -> None:
         """Write the network as ONNX, zeros exact, its batch free; checked against torch before it is in place.
+
+        Where the recipe removes filters and the masks are final, it is the smaller one.
 
         Raises ExportError: torch can't export it, the file answers otherwise than the module, or there are no inputs to
         try.
@@ -154,7 +182,10 @@ class Pruner:
         from prunus.training.export import export_onnx
 
         inputs = example_inputs if example_inputs is not None else self.example_inputs
-        export_onnx(self.model, path, inputs, self._report())
+        if self._coupling is not None and self._method is None:
+            export_onnx(self._coupling.shrink(), path, inputs)
+        else:
+            export_onnx(self.model, path, inputs, self._report())
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that going on later takes, as flat tensors: masks, the method's state, the counters."""
@@ -167,6 +198,8 @@ class Pruner:
             parts["rounding"] = self._rounding.state()
         if self._period and self._method is not None:
             parts["bases"] = {goal.name: _bits(goal.base) for goal in self._goals if goal.base is not None}
+        if self._coupling is not None:
+            parts["widths"] = self._coupling.state()
         counters = (self.n_steps, self._period, int(self._method is not None))
         return pack(parts, counters, identity(self.targets, self.recipe, self.steps_per_epoch))
 
@@ -177,10 +210,12 @@ class Pruner:
         """
         expected = identity(self.targets, self.recipe, self.steps_per_epoch)
         parts, (n_steps, period, sparsifying) = unpack(state, expected)
-        shapes = {target.layer.parameter: tuple(target.layer.weight.shape) for target in self.targets}
+        shapes = {layer.parameter: tuple(layer.weight.shape) for layer in self._masked}
         masks = {name: _unbits(bits, shapes[name]) for name, bits in parts["masks"].items()}
-        self._masks = Masks([target.layer for target in self.targets])
+        self._masks = Masks(self._masked)
         self._masks.set(masks)
+        if self._coupling is not None:
+            self._coupling.load(parts.get("widths", {}))
         self._scores.load(parts["scores"])
         self.n_steps, self._period, self._method = n_steps, period, None
         if sparsifying:
@@ -205,7 +240,8 @@ class Pruner:
         self._goals = goals
         end, start = self._ends[self._period], self._ends[self._period - 1] if self._period else 0
         n_steps = end - start
-        work = Work(self.recipe, goals, n_steps, n_steps / self.steps_per_epoch, self._masks, self._scores)
+        epochs = n_steps / self.steps_per_epoch
+        work = Work(self.recipe, goals, n_steps, epochs, self._masks, self._scores, self._coupling)
         return METHODS[self.recipe.method](work)
 
     def _advance(self) -> None:
@@ -228,7 +264,9 @@ class Pruner:
             if target.sparsity is not None and abs(sparsity - target.sparsity) > TOLERANCE and self._method is None:
                 shared = self.recipe.scope == "global"
                 note = "" if shared else f"asked {target.sparsity:.4g}: the nearest that its groups permit"
-            if self._method is None and (misfit := check(weight != 0, target.scheme)):
+            if self._coupling is not None:
+                note = self._coupling.note(target.layer.parameter, self._masks.arrays())
+            elif self._method is None and (misfit := check(weight != 0, target.scheme)):
                 note = misfit.reason
             name, parameter = target.layer.name, target.layer.parameter
             reports.append(LayerReport(name, parameter, weight.shape, target.scheme, float(sparsity), note))
@@ -241,6 +279,20 @@ class Pruner:
             name, parameter = item.layer.name, item.layer.parameter
             reports.append(LayerReport(name, parameter, weight.shape, None, float(sparsity), item.reason))
         return PruneReport(tuple(reports), float(pruned), float(n_zero / n_all) if n_all else 0.0)
+
+
+def _warn_of_outputs(model: nn.Module, targets: Sequence[Target]) -> None:
+    """Filters that go take answers with them where a layer makes the network's outputs."""
+    if not any(target.scheme.name == "filter" for target in targets):
+        return
+    makers = output_layers(model)
+    for target in targets:
+        if target.scheme.name == "filter" and target.layer.name in makers:
+            warnings.warn(
+                f"{target.layer.parameter}: its filters are outputs of the network, and {target.scheme} zeroes some; "
+                "expected skip: true, or remove, which keeps them",
+                PrunusWarning, stacklevel=3,
+            )  # fmt: skip
 
 
 def _bits(mask: np.ndarray[Any, np.dtype[np.bool_]]) -> Tensor:

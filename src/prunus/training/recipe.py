@@ -117,6 +117,19 @@ class Distil(Part):
     temperature: Positive = 4.0
 
 
+class Remove(Part):
+    """Filters and channels go for real: coupled layers lose the same ones, and what is exported is smaller.
+
+    macs: the share of multiply-adds to keep, in place of the rules' sparsities. round_to: layers become multiples of
+    so many channels; auto: the vector of this CPU. latency: an engine that has to get faster by it: what doesn't pay
+    stays as wide as it was.
+    """
+
+    macs: Annotated[float, Field(gt=0, le=1)] | None = None
+    round_to: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    latency: Literal["prunus", "onnxruntime"] | None = None
+
+
 class Recipe(Part):
     """What to prune and how.
 
@@ -140,6 +153,7 @@ class Recipe(Part):
     gradual: Gradual = Gradual()
     recalibrate: Count = 0
     distil: Distil | None = None
+    remove: Remove | None = None
     model: Network | None = None
     data: Data | None = None
     optimizer: Optimizer = Optimizer()
@@ -153,11 +167,28 @@ class Recipe(Part):
     def _whole(self) -> Self:
         if not self.layers:
             raise ValueError("layers: empty, expected at least one rule")
-        if self.method != "reweighted":
+        if self.remove is not None:
+            self._removes(self.remove)
+        elif self.method != "reweighted":
             for rule in self.layers:
                 if rule.scheme is not None and rule.sparsity is None:
                     resolve_sparsity(parse(rule.scheme), None)
         return self
+
+    def _removes(self, remove: Remove) -> None:
+        for rule in self.layers:
+            if rule.scheme is None:
+                continue
+            if rule.scheme not in ("filter", "channel"):
+                raise ValueError(f"remove: rule {rule.match!r} has {rule.scheme}, expected filter or channel")
+            if remove.macs is not None and rule.sparsity is not None:
+                raise ValueError(f"remove.macs, and rule {rule.match!r} has a sparsity: expected one of the two")
+            if remove.macs is None and rule.sparsity is None:
+                raise ValueError(f"remove: rule {rule.match!r} has no sparsity, expected one, or remove.macs")
+        if self.gradual.regrowth:
+            raise ValueError("remove: gradual.regrowth: BatchNorm of what was removed can't come back")
+        if self.scope == "global":
+            raise ValueError("remove: scope global, expected remove.macs, which shares out over all layers")
 
 
 def load_recipe(source: "str | Path | Mapping[str, Any] | Recipe", settings: Sequence[str] = ()) -> Recipe:

@@ -44,8 +44,10 @@ class Trained:
         return {"scores": scores, "sparsity": report.sparsity, "overall": report.overall, "layers": layers}
 
 
-def write(trained: Trained, recipe: Recipe, network: nn.Module, x: Tensor) -> None:
+def write(trained: Trained, recipe: Recipe, network: nn.Module, x: Tensor, smaller: nn.Module | None = None) -> None:
     """sparse.onnx, tried with `x`; model.safetensors; report.json; recipe.yaml, with all that was in force.
+
+    smaller: the network without its zero filters, which sparse.onnx has in place of `network`.
 
     Raises ExportError: as `export_onnx`. OutputError: a file can't be written.
     """
@@ -53,7 +55,10 @@ def write(trained: Trained, recipe: Recipe, network: nn.Module, x: Tensor) -> No
     write_weights(folder / WEIGHTS, weights_of(network))
     write_atomically(folder / RECIPE, recipe_text(recipe).encode())
     write_atomically(folder / REPORT, (json.dumps(trained.plain(), indent=2) + "\n").encode())
-    export_onnx(network, folder / MODEL, x, trained.report)
+    if smaller is None:
+        export_onnx(network, folder / MODEL, x, trained.report)
+    else:
+        export_onnx(smaller, folder / MODEL, x)
 
 
 def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:

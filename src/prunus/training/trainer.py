@@ -135,12 +135,13 @@ class _Run:
         self._recalibrate()
         self.scores["recovered"] = self._evaluate()
         weights = weights_of(self.network)
-        x = self.validation.take(range(min(2, len(self.validation))))[0]
+        # where filters go for real it is another network that is written
+        smaller = self.pruner.shrink() if self.recipe.remove is not None else None
         trained = Trained(report, dict(self.scores), self.output)
         if self.place.rank == 0:
             plain = build(self.source, self.recipe.seed)
             set_weights(plain, weights)
-            results.write(trained, self.recipe, plain, x)
+            results.write(trained, self.recipe, plain, self._example(), smaller)
         self.accelerator.wait_for_everyone()
         return trained
 
@@ -212,8 +213,14 @@ class _Run:
             results.write_weights(self.output / results.DENSE, weights)
         self.optimizer.state.clear()
         self._learn_from(weights)
-        self.pruner = Pruner(self.network, self.recipe, steps_per_epoch=self.per_epoch)
+        self.pruner = self._pruner()
         self._watch_masks()
+
+    def _pruner(self) -> Pruner:
+        return Pruner(self.network, self.recipe, self._example().to(self.place.device), self.per_epoch)
+
+    def _example(self) -> Tensor:
+        return self.validation.take(range(min(2, len(self.validation))))[0]
 
     def _learn_from(self, weights: dict[str, Tensor]) -> None:
         if self.recipe.distil is not None:
@@ -288,7 +295,7 @@ class _Run:
         self._lost, self._n_lost = saved.said["lost"]
         state = saved.part("pruner")
         if state:
-            self.pruner = Pruner(self.network, self.recipe, steps_per_epoch=self.per_epoch)
+            self.pruner = self._pruner()
             self._learn_from(results.read_dense(self.output) if self.recipe.distil is not None else {})
         set_weights(self.network, saved.part("model"))
         set_optimizer(self.optimizer, saved.part("optimizer"))

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prunus.training.methods.method import Bools, Work
-from prunus.training.methods.ranking import rank
 from prunus.training.scores import array_of
 from prunus.training.shards import agree, like, whole
 
@@ -27,7 +26,7 @@ class Admm:
         self._work, self._settings = work, work.recipe.admm
         self._n_updates = len(self._settings.rho) * self._settings.updates
         self._made = 0
-        masks = rank(work.goals, work.scores, work.recipe.scope)
+        masks = work.rank()
         self._sparsity = {name: 1 - float(mask.mean()) for name, mask in masks.items()}
         self._u: dict[str, NDArray[Any]] = {}
         self._pull: dict[str, Tensor] = {}  # Z - U
@@ -62,9 +61,8 @@ class Admm:
 
     def settle(self) -> dict[str, Bools]:
         """The support of the weights' projection."""
-        return {
-            goal.name: goal.mask(array_of(goal.layer.weight), self._sparsity[goal.name]) for goal in self._work.goals
-        }
+        weights = {goal.name: array_of(goal.layer.weight) for goal in self._work.goals}
+        return self._work.project(weights, self._sparsity)
 
     def state(self) -> dict[str, Tensor]:
         """Updates made, sparsities, U and Z."""
@@ -98,7 +96,7 @@ class Admm:
         if restart:
             self._u = {name: np.zeros_like(weight) for name, weight in weights.items()}
         sums = {name: weight + self._u[name] for name, weight in weights.items()}
-        masks = agree({goal.name: goal.mask(sums[goal.name], self._sparsity[goal.name]) for goal in self._work.goals})
+        masks = agree(self._work.project(sums, self._sparsity))
         for goal in self._work.goals:
             name, weight = goal.name, whole(goal.layer.weight.detach())
             z = np.where(masks[name], sums[name], 0).astype(weights[name].dtype)

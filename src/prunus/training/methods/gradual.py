@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from prunus.training.methods.method import Bools, Work
-from prunus.training.methods.ranking import rank
 from prunus.training.shards import like, whole
 
 
@@ -71,7 +70,7 @@ class Gradual:
         for goal in self._work.goals:
             if goal.name in self._dense:
                 goal.layer.weight.data.copy_(self._dense[goal.name])
-        masks = rank(self._work.goals, self._work.scores, self._work.recipe.scope, share, self._settings.start)
+        masks = self._work.rank(share, self._settings.start)
         if self._settings.regrowth and share < 1:
             self._dense = {goal.name: goal.layer.weight.detach().clone() for goal in self._work.goals}
         self._work.masks.set(masks)

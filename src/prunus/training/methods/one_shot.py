@@ -9,7 +9,6 @@ from typing import final
 from torch import Tensor
 
 from prunus.training.methods.method import Bools, Work
-from prunus.training.methods.ranking import rank
 
 
 @final
@@ -47,5 +46,5 @@ class OneShot:
         self._done = all(goal.name in self._work.masks for goal in self._work.goals)
 
     def _prune(self) -> None:
-        self._work.masks.set(rank(self._work.goals, self._work.scores, self._work.recipe.scope))
+        self._work.masks.set(self._work.rank())
         self._done = True

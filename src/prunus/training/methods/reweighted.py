@@ -17,7 +17,6 @@ from prunus.sparsity.boxes import Boxes
 from prunus.training.goals import Goal
 from prunus.training.groups import grids, sizes, sums_of_squares
 from prunus.training.methods.method import Bools, Work
-from prunus.training.methods.ranking import rank
 from prunus.training.scores import array_of
 from prunus.training.shards import like, whole
 
@@ -60,9 +59,9 @@ class Reweighted:
 
     def settle(self) -> dict[str, Bools]:
         """By rank, or for goals without a sparsity by value."""
-        masks = rank(self._work.goals, self._work.scores, self._work.recipe.scope)
+        masks = self._work.rank()
         for goal in self._work.goals:
-            if goal.sparsity is None:
+            if goal.sparsity is None and self._work.coupling is None:
                 masks[goal.name] = goal.mask(array_of(goal.layer.weight), self._emerged(goal))
         return masks
 
