@@ -9,7 +9,9 @@ from prunus.training.shrink.trace import trace
 
 def output_layers(model: nn.Module) -> frozenset[str]:
     """Names of modules with weights from which a way without other weights leads to an output; none, if the network
-    can't be traced."""
+    can't be traced. One in shards can't: its modules would take the trace for their first forward pass."""
+    if any(hasattr(parameter, "full_tensor") for parameter in model.parameters()):
+        return frozenset()
     try:
         graph = trace(model)
     except UnsupportedError:
