@@ -49,7 +49,10 @@ def optimizer_of(network: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.SGD(network.parameters(), lr=0.02, momentum=0.9, weight_decay=1e-3)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+SLOW = [pytest.param(name, marks=[pytest.mark.slow] if "global" in name else []) for name in VARIANTS]
+
+
+@pytest.mark.parametrize("name", SLOW)
 def test_resumed_at_any_step_it_ends_the_same(name: str) -> None:
     """Network, optimiser and pruner are saved after each step of one run; others go on from there to its end."""
     torch.set_num_threads(1)
@@ -192,11 +195,11 @@ def test_other_networks(kind: str, method: str) -> None:
     match = {"gru": "rnn", "lstm": "rnn", "conv1d": "conv", "linear": "1"}[kind]
     recipe = {
         "method": method,
-        "epochs": {"sparsify": 3, "recover": 2},
+        "epochs": {"sparsify": 2, "recover": 2},
         "layers": [{"match": match, "scheme": "bcr:8x8", "sparsity": 0.6}],
     }
     pruner = Pruner(network, recipe, steps_per_epoch=steps_per_epoch())
-    train(network, 5 * steps_per_epoch(), torch.optim.AdamW(network.parameters(), lr=1e-2), pruner)
+    train(network, 4 * steps_per_epoch(), torch.optim.AdamW(network.parameters(), lr=1e-2), pruner)
     report = pruner.finalize()
     pruned = [layer for layer in report.layers if layer.scheme]
     assert len(pruned) == (2 if match == "rnn" else 1)

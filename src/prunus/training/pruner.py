@@ -147,7 +147,7 @@ class Pruner:
             self._advance()
         self._masks.apply()
         self._final = True
-        self._round_if_due()
+        self._round_when_due()
         report = self._report()
         for layer in report.layers:
             if layer.note.startswith("asked"):
@@ -189,7 +189,7 @@ class Pruner:
             "masks": {name: _bits(mask) for name, mask in self._masks.arrays().items()},
             "scores": self._scores.state(),
             "method": self._method.state() if self._method is not None else {},
-            "ranges": self._rounding.state() if self._rounding is not None else {},
+            "rounding": self._rounding.state() if self._rounding is not None else {},
         }
         if self._period and self._method is not None:
             parts["bases"] = {goal.name: _bits(goal.base) for goal in self._goals if goal.base is not None}
@@ -219,9 +219,9 @@ class Pruner:
             goals = second_period(self.targets, bases) if period else first_period(self.targets, two)
             self._method = self._make(goals)
             self._method.load(parts["method"])
-        self._round_if_due()
+        self._round_when_due()
         if self._rounding is not None:
-            self._rounding.load(parts.get("ranges", {}))
+            self._rounding.load(parts.get("rounding", {}))
 
     def _make(self, goals: Sequence[Goal]) -> Method:
         """The method for the period that is on."""
@@ -236,9 +236,9 @@ class Pruner:
         """Enter the period or phase that the next step is a part of."""
         while self._method is not None and self.n_steps >= self._ends[self._period] and not self._scores.wants_more:
             self._advance()
-        self._round_if_due()
+        self._round_when_due()
 
-    def _round_if_due(self) -> None:
+    def _round_when_due(self) -> None:
         """Layers are rounded in the phase of that name, and only then."""
         epochs = self.recipe.epochs
         start = (epochs.sparsify + epochs.recover) * self.steps_per_epoch

@@ -21,7 +21,7 @@ SCHEME_CASES = [
 ]  # fmt: skip
 OPTIMISERS = {"sgd": sgd, "adamw": adamw}
 CASES = [
-    (method, optimiser, *case)
+    pytest.param(method, optimiser, *case, marks=[pytest.mark.slow] if optimiser == "adamw" else [])
     for method in METHODS for case in SCHEME_CASES for optimiser in OPTIMISERS
     if optimiser == "sgd" or case[0].startswith(("bcr", "unstructured"))
 ]  # fmt: skip
