@@ -260,3 +260,23 @@ def test_float64(tmp_path: Path) -> None:
     for tensor in onnx.load(tmp_path / "m.onnx").graph.initializer:
         array = numpy_helper.to_array(tensor)
         assert not np.signbit(array[array == 0]).any()
+
+
+class OfTwo(nn.Module):
+    """Takes batches of two only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Any:
+        """float[2, 3]."""
+        assert len(x) == 2, "two, please"
+        return self.inner(x)
+
+
+def test_a_network_of_one_batch_size(tmp_path: Path) -> None:
+    export_onnx(OfTwo(), tmp_path / "m.onnx", X)
+    assert dims(tmp_path / "m.onnx") == {"x": ["batch", 4], "y": ["batch", 3]}
+    with pytest.raises(ExportError, match="two, please"):
+        export_onnx(OfTwo(), tmp_path / "n.onnx", torch.ones(3, 4))

@@ -11,7 +11,7 @@ from prunus.sparsity.boxes import box_sizes, energy, reduce_boxes
 from prunus.sparsity.check import fits
 from prunus.sparsity.scheme import parse
 from prunus.sparsity.schemes import SCHEMES
-from prunus.training.groups import grids, sizes, sums_of_squares
+from prunus.training.groups import grids, sizes, sums
 
 TEXTS = [
     "unstructured",
@@ -43,7 +43,7 @@ def test_sums_and_sizes(text: str, shape: tuple[int, ...]) -> None:
             at = tuple(p // b for p, b in zip(place, grid.box, strict=True))
             wanted[at] += view[place] ** 2
             of[at] += 1
-        np.testing.assert_array_equal(sums_of_squares(weight, grid).numpy(), wanted)
+        np.testing.assert_array_equal(sums(weight.square(), grid).numpy(), wanted)
         np.testing.assert_array_equal(sizes(weight, grid).numpy(), of)
         np.testing.assert_array_equal(np.broadcast_to(box_sizes(grid), of.shape), of)
         ranked = reduce_boxes(energy(view), np.add, grid.box)  # as numpy ranks them, in another scale
@@ -62,5 +62,5 @@ def test_bcr_has_rows_and_columns_and_pattern_kernels() -> None:
 def test_the_gradient_of_a_sum_is_twice_the_weight(text: str, shape: tuple[int, ...]) -> None:
     weight = torch.randn(shape, requires_grad=True)
     for grid in grids(shape, parse(text)):
-        (gradient,) = torch.autograd.grad(sums_of_squares(weight, grid).sum(), weight)
+        (gradient,) = torch.autograd.grad(sums(weight.square(), grid).sum(), weight)
         torch.testing.assert_close(gradient, 2 * weight.detach())

@@ -22,6 +22,8 @@ from prunus.training.shards import rank
 
 BOUND = 1e-4  # largest difference over largest output
 _OPSET = 18
+# by a network that is fed what it doesn't take; torch's OnnxExporterError is a RuntimeError
+_RAISED = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError)
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
 
 
@@ -69,7 +71,7 @@ def _export(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[ModelProto, _Arr
     try:
         with torch.no_grad():
             outputs = model(*structure)
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+    except _RAISED as error:
         raise ExportError(f"{name}: example inputs don't fit it: {_first_line(error)}") from error
     into, out_of = ports(inputs, "x"), ports(outputs, "y")
     if not out_of:
@@ -87,7 +89,7 @@ def _export(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[ModelProto, _Arr
                 input_names=list(into), output_names=list(out_of),
                 dynamic_axes=axes, opset_version=_OPSET, dynamo=False,
             )  # fmt: skip
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:  # OnnxExporterError is a RuntimeError
+    except _RAISED as error:
         raise ExportError(f"{name}: torch can't export it: {_first_line(error)}") from error
     proto = onnx.load_from_string(stream.getvalue())
     if nested:
@@ -114,7 +116,7 @@ def _batch_axes(
     try:
         with torch.no_grad():
             grown = leaves(model(*shaped_alike(inputs, twice)))
-    except (RuntimeError, ValueError, IndexError):
+    except _RAISED:
         grown = ()
     for index, (name, result) in enumerate(zip(out_of, results, strict=True)):
         axis = 0 if result.ndim else None

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from prunus.sparsity.boxes import Boxes, spread_boxes
 from prunus.training.goals import Goal
-from prunus.training.groups import grids, sizes, sums_of_squares
+from prunus.training.groups import grids, sizes, sums
 from prunus.training.methods.method import Bools, Work
 from prunus.training.scores import array_of
 from prunus.training.shards import whole
@@ -47,11 +47,11 @@ class Reweighted:
         """The sum of all groups' norms, weighted."""
         total: Tensor | float = 0.0
         for goal in self._work.goals:
-            weight = whole(goal.layer.weight)
+            squares = whole(goal.layer.weight).square()
             for index, grid in enumerate(self._grids[goal.name]):
-                sums = sums_of_squares(weight, grid)
-                pull = self._pull_of(f"{goal.name}:{index}", sums)
-                norms = sums if self._settings.norm == "squared" else (sums + _TINY).sqrt()
+                of_groups = sums(squares, grid)
+                pull = self._pull_of(f"{goal.name}:{index}", of_groups)
+                norms = of_groups if self._settings.norm == "squared" else (of_groups + _TINY).sqrt()
                 total = total + torch.dot(pull.reshape(-1), norms.reshape(-1))
         return total
 
@@ -78,10 +78,10 @@ class Reweighted:
         self._made = int(state[""])
         self._pull = {name: pull.clone() for name, pull in state.items() if name}
 
-    def _pull_of(self, key: str, sums: Tensor) -> Tensor:
+    def _pull_of(self, key: str, like: Tensor) -> Tensor:
         pull = self._pull[key]
-        if pull.device != sums.device or pull.dtype != sums.dtype:
-            pull = self._pull[key] = pull.to(sums)
+        if pull.device != like.device or pull.dtype != like.dtype:
+            pull = self._pull[key] = pull.to(like)
         return pull
 
     @torch.no_grad()
@@ -93,7 +93,7 @@ class Reweighted:
             scale = square**0.5 or 1.0
             for index, grid in enumerate(self._grids[goal.name]):
                 size = sizes(weight, grid)
-                norm = (sums_of_squares(weight, grid) / size).sqrt()
+                norm = (sums(weight.square(), grid) / size).sqrt()
                 if self._settings.norm == "squared":  # size * norm^2 is the sum of squares
                     alpha = 0.5 / (norm.square() + (self._settings.epsilon * scale) ** 2)
                 else:  # and size * norm the root of size * sum
@@ -107,7 +107,7 @@ class Reweighted:
         least = self._settings.threshold * float(weight.square().mean().sqrt())
         mask = goal.mask(array_of(weight), 0.0)
         for grid in self._grids[goal.name]:
-            norm = (sums_of_squares(weight, grid) / sizes(weight, grid)).sqrt()
+            norm = (sums(weight.square(), grid) / sizes(weight, grid)).sqrt()
             mask = mask & _spread(norm >= least, grid).reshape(mask.shape)
         return mask
 
