@@ -10,7 +10,17 @@ import pytest
 
 from prunus.errors import RecipeError
 from prunus.sparsity.scheme import Scheme
-from prunus.training.recipe import Recipe, Rule, load_recipe, recipe_schema
+from prunus.training.recipe import (
+    Admm,
+    Distil,
+    Epochs,
+    Gradual,
+    Recipe,
+    Reweighted,
+    Rule,
+    load_recipe,
+    recipe_schema,
+)
 
 RULE = {"match": "re:.*", "scheme": "bcr:8x64", "sparsity": 0.9}
 LEAST: dict[str, Any] = {"layers": [RULE]}
@@ -222,3 +232,12 @@ def test_the_schema_names_every_key() -> None:
     schema = recipe_schema()
     assert set(Recipe.model_fields) | {"variables"} == set(schema["properties"])
     assert schema["additionalProperties"] is False and schema["required"] == ["layers"]
+
+
+def test_the_docs_have_every_key_of_the_methods() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    parts = {"epochs": Epochs, "admm": Admm, "reweighted": Reweighted, "gradual": Gradual, "distil": Distil}
+    for name, part in parts.items():
+        for key in part.model_fields:
+            assert any(f"`{name}." in row and f".{key}`" in row for row in rows), f"{name}.{key}"
