@@ -213,7 +213,7 @@ def test_a_shared_weight_is_pruned_once() -> None:
     network[2].weight = network[0].weight
     pruner = Pruner(
         network,
-        {"method": "admm", "layers": [{"match": "re:.*", "scheme": "filter", "sparsity": 0.5}]},
+        {"method": "admm", "layers": [{"match": "re:.*", "scheme": "block-row:16x16", "sparsity": 0.5}]},
         steps_per_epoch=2,
     )
     penalty = pruner.penalty()
@@ -225,7 +225,7 @@ def test_a_shared_weight_is_pruned_once() -> None:
 
 def test_grouped_and_depthwise_convolutions_stay_dense_with_a_note() -> None:
     network = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 8, 1, groups=2), nn.Conv2d(8, 8, 1))
-    recipe = {"layers": [{"match": "re:.*", "scheme": "filter", "sparsity": 0.5}]}
+    recipe = {"layers": [{"match": "re:.*", "scheme": "block-row:16x16", "sparsity": 0.5}]}
     with pytest.warns(PrunusWarning) as caught:
         pruner = Pruner(network, recipe)
     assert [str(item.message) for item in caught] == [
@@ -240,7 +240,7 @@ def test_grouped_and_depthwise_convolutions_stay_dense_with_a_note() -> None:
 
 def test_a_sparsity_that_groups_dont_permit_is_reported() -> None:
     network = nn.Sequential(nn.Linear(8, 3))
-    pruner = Pruner(network, {"layers": [{"match": "0", "scheme": "filter", "sparsity": 0.5}]})
+    pruner = Pruner(network, {"layers": [{"match": "0", "scheme": "block-row:3x8", "sparsity": 0.5}]})
     with pytest.warns(PrunusWarning, match=r"0\.weight: 0\.(3333|6667) zero, asked 0\.5"):
         report = pruner.finalize()
     assert report.layers[0].note.startswith("asked 0.5")

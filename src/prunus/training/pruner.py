@@ -177,11 +177,11 @@ class Pruner:
         from prunus.training.export import export_onnx
 
         inputs = example_inputs if example_inputs is not None else self.example_inputs
-        if self._coupling is not None and self._method is None:
-            export_onnx(self._coupling.shrink(), path, inputs)
-            return
         with self._rounding.off() if self._rounding is not None else nullcontext():
-            export_onnx(self.model, path, inputs, self._report())
+            if self._coupling is not None and self._method is None:
+                export_onnx(self._coupling.shrink(), path, inputs)
+            else:
+                export_onnx(self.model, path, inputs, self._report())
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that going on later takes, as flat tensors: masks, the method's state, the counters."""

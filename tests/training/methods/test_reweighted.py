@@ -106,7 +106,7 @@ def test_a_group_of_zeros_has_a_gradient_of_zero() -> None:
     network = nn.Sequential(nn.Linear(6, 4))
     with torch.no_grad():
         network[0].weight[1] = 0
-    recipe = {"method": "reweighted", "layers": [{"match": "0", "scheme": "filter"}]}
+    recipe = {"method": "reweighted", "layers": [{"match": "0", "scheme": "block-row:4x6"}]}
     pruner = Pruner(network, recipe, steps_per_epoch=2)
     penalty = pruner.penalty()
     assert isinstance(penalty, torch.Tensor)

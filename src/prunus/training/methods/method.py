@@ -46,14 +46,6 @@ class Work:
             return self.coupling.choose(arrays)
         return {goal.name: goal.mask(arrays[goal.name], sparsity[goal.name]) for goal in self.goals}
 
-    def rank(self, share: float = 1.0, start: float = 0.0) -> dict[str, Bools]:
-        """The masks of all goals that have a sparsity, `share` of the way from `start`."""
-        return rank(self.goals, self.scores, self.recipe.scope, share, start)
-
-    def project(self, arrays: Mapping[str, NDArray[Any]], sparsity: Mapping[str, float]) -> dict[str, Bools]:
-        """The masks of all goals by other arrays than the weights, each at its sparsity."""
-        return {goal.name: goal.mask(arrays[goal.name], sparsity[goal.name]) for goal in self.goals}
-
     def due(self, step: int, n_events: int) -> int:
         """How many of `n_events`, spread evenly, the last one at the end, are due after `step` steps."""
         return n_events if step >= self.n_steps else step * n_events // max(self.n_steps, 1)
