@@ -3,40 +3,48 @@
 import io
 import json
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import torch
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto, TensorProto, numpy_helper
 from torch import Tensor, nn
 
 from prunus.errors import ExportError
 from prunus.pruning.one_shot import LayerReport
 from prunus.runtime.atomic import write_atomically
+from prunus.runtime.session import onnxruntime_errors
+from prunus.training.ports import Flat, leaves, ports, shaped_alike
 from prunus.training.shards import rank
 
 BOUND = 1e-4  # largest difference over largest output
 _OPSET = 18
+# by a network that is fed what it doesn't take; torch's OnnxExporterError is a RuntimeError
+_RAISED = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError)
+_FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
 
 
 def export_onnx(
-    model: nn.Module, path: str | Path, inputs: Tensor | tuple[Tensor, ...] | None, report: "object | None" = None
+    model: nn.Module, path: str | Path, inputs: Tensor | tuple[Any, ...] | None, report: "object | None" = None
 ) -> ModelProto:
-    """Write `model` in evaluation mode; inputs are called x, x1, ..., outputs y, y1, ...; the batch is free.
+    """Write `model` in evaluation mode; inputs are called x, x1, ..., outputs y, y1, ..., and those in dicts by their
+    keys; the batch is free.
 
-    report: a PruneReport, for metadata_props. Only rank 0 writes. The model is in the mode it was when this returns.
+    inputs: a batch, or all arguments as a tuple; an argument may be a tuple or a dict of tensors itself. report: a
+    PruneReport, for metadata_props. Only rank 0 writes. The model is in the mode it was when this returns.
     Raises ExportError: no inputs; torch can't export it; onnxruntime answers otherwise than torch by more than BOUND.
     """
     if inputs is None:
         raise ExportError(f"{path}: no example inputs, expected a batch to try the network with")
     if rank() != 0:
         return ModelProto()
-    given = inputs if isinstance(inputs, tuple) else (inputs,)
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        proto, expected = _export(model, given)
+        proto, feeds, expected = _export(model, inputs if isinstance(inputs, tuple) else (inputs,))
     finally:
         for module, mode in training.items():
             module.training = mode
@@ -44,50 +52,109 @@ def export_onnx(
     layers = getattr(report, "layers", ())
     if layers:
         _describe(proto, layers, float(getattr(report, "sparsity", 0.0)))
-    _verify(proto, given, expected, str(path))
+    _verify(proto, feeds, expected, str(path))
     write_atomically(Path(path), proto.SerializeToString())
     return proto
 
 
-def _export(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[ModelProto, list[np.ndarray]]:
+_Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
+
+
+def _export(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[ModelProto, _Arrays, _Arrays]:
+    """The file's contents, what it was tried with, and what torch answered."""
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    on_device = tuple(x.to(device) for x in inputs)
-    with torch.no_grad():
-        outputs = _flat(model(*on_device))
-    names = [f"x{i or ''}" for i in range(len(inputs))]
-    results = [f"y{i or ''}" for i in range(len(outputs))]
-    axes = {name: {0: "batch"} for name, value in zip(names + results, [*inputs, *outputs], strict=True) if value.ndim}
+    tensors = tuple(tensor.detach().to(device) for tensor in leaves(inputs))
+    structure = shaped_alike(inputs, tensors)
+    name = type(model).__name__
+    if not tensors:
+        raise ExportError(f"{name}: example inputs hold no tensor, expected a batch to try the network with")
+    try:
+        with torch.no_grad():
+            outputs = model(*structure)
+    except _RAISED as error:
+        raise ExportError(f"{name}: example inputs don't fit it: {_first_line(error)}") from error
+    into, out_of = ports(inputs, "x"), ports(outputs, "y")
+    if not out_of:
+        raise ExportError(f"{name}: returns {type(outputs).__name__}, expected a tensor, or a tuple or dict of them")
+    results = leaves(outputs)
+    plain = len(structure) == len(tensors) and all(isinstance(value, Tensor) for value in structure)
+    nested = not plain or not (isinstance(outputs, Tensor) or (type(outputs) is tuple and len(outputs) == len(results)))
+    axes = _batch_axes(model, inputs, tensors, (into, out_of), results)
     stream = io.BytesIO()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                model, on_device, stream,  # type: ignore[arg-type]
-                input_names=names, output_names=results, dynamic_axes=axes,
-                opset_version=_OPSET, dynamo=False,
+                Flat(model, inputs) if nested else model, tensors, stream,  # type: ignore[arg-type]
+                input_names=list(into), output_names=list(out_of),
+                dynamic_axes=axes, opset_version=_OPSET, dynamo=False,
             )  # fmt: skip
-    except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
-        raise ExportError(f"{type(model).__name__}: torch can't export it: {str(error).splitlines()[0]}") from error
-    return onnx.load_from_string(stream.getvalue()), [value.detach().cpu().numpy() for value in outputs]
+    except _RAISED as error:
+        raise ExportError(f"{name}: torch can't export it: {_first_line(error)}") from error
+    proto = onnx.load_from_string(stream.getvalue())
+    if nested:
+        _rename(proto, Flat.PREFIX)
+    return proto, _arrays(into, tensors), _arrays(out_of, results)
 
 
-def _flat(value: object) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, list | tuple):
-        return [tensor for part in value for tensor in _flat(part)]
-    if isinstance(value, dict):
-        return [tensor for part in value.values() for tensor in _flat(part)]
-    return []
+def _arrays(names: Sequence[str], tensors: Sequence[Tensor]) -> _Arrays:
+    return {name: tensor.detach().cpu().numpy() for name, tensor in zip(names, tensors, strict=True)}
+
+
+def _batch_axes(
+    model: nn.Module,
+    inputs: tuple[Any, ...],
+    tensors: Sequence[Tensor],
+    names: tuple[Sequence[str], Sequence[str]],
+    results: Sequence[Tensor],
+) -> dict[str, dict[int, str]]:
+    """Which axes are the batch: the first one of inputs, and of outputs the one that grows with it, as twice the batch
+    shows. A network that can't take that has the first one of each."""
+    into, out_of = names
+    axes = {name: {0: "batch"} for name, tensor in zip(into, tensors, strict=True) if tensor.ndim}
+    twice = tuple(torch.cat([tensor, tensor]) if tensor.ndim else tensor for tensor in tensors)
+    try:
+        with torch.no_grad():
+            grown = leaves(model(*shaped_alike(inputs, twice)))
+    except _RAISED:
+        grown = ()
+    for index, (name, result) in enumerate(zip(out_of, results, strict=True)):
+        axis = 0 if result.ndim else None
+        if len(grown) == len(results) and grown[index].ndim == result.ndim:
+            sizes = zip(result.shape, grown[index].shape, strict=True)
+            axis = next((at for at, (before, after) in enumerate(sizes) if before != after), None)
+        if axis is not None:
+            axes[name] = {axis: "batch"}
+    return axes
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _rename(model: ModelProto, prefix: str) -> None:
+    """Take `prefix` from the names of weights, which a module around the network has put there."""
+    names = {tensor.name for tensor in model.graph.initializer if tensor.name.startswith(prefix)}
+    for tensor in model.graph.initializer:
+        if tensor.name in names:
+            tensor.name = tensor.name.removeprefix(prefix)
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            if name in names:
+                node.input[index] = name.removeprefix(prefix)
 
 
 def _clean_zeros(model: ModelProto) -> None:
     """Zeros without a sign: a mask times a negative weight, and folded BatchNorm, make negative ones."""
-    for tensor in model.graph.initializer:
-        if tensor.data_type == onnx.TensorProto.FLOAT:
+    constants = [
+        attribute.t for node in model.graph.node if node.op_type == "Constant"
+        for attribute in node.attribute if attribute.name == "value"
+    ]  # fmt: skip
+    for tensor in [*model.graph.initializer, *constants]:
+        if tensor.data_type in _FLOATS:
             array = numpy_helper.to_array(tensor)
             if np.signbit(array[array == 0]).any():
-                tensor.CopyFrom(numpy_helper.from_array(array + np.float32(0), tensor.name))
+                tensor.CopyFrom(numpy_helper.from_array(array + array.dtype.type(0), tensor.name))
 
 
 def _describe(model: ModelProto, layers: tuple[LayerReport, ...], sparsity: float) -> None:
@@ -106,16 +173,22 @@ def _describe(model: ModelProto, layers: tuple[LayerReport, ...], sparsity: floa
     onnx.helper.set_model_props(model, properties)
 
 
-def _verify(model: ModelProto, inputs: tuple[Tensor, ...], expected: list[np.ndarray], where: str) -> None:
+def _verify(model: ModelProto, feeds: _Arrays, expected: _Arrays, where: str) -> None:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
-    known = {item.name for item in session.get_inputs()}
-    feeds = {f"x{i or ''}": x.detach().cpu().numpy() for i, x in enumerate(inputs) if f"x{i or ''}" in known}
-    for got, wanted in zip(session.run(None, feeds), expected, strict=False):
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+        known = {item.name for item in session.get_inputs()}
+        found = session.run(list(expected), {name: value for name, value in feeds.items() if name in known})
+    except onnxruntime_errors() as error:
+        raise ExportError(f"{where}: onnxruntime can't run the exported file: {_first_line(error)}") from error
+    for (name, wanted), got in zip(expected.items(), found, strict=True):
+        if got.shape != wanted.shape:
+            raise ExportError(f"{where}: {name} has shape {list(got.shape)} in the file, {list(wanted.shape)} in torch")
+        wanted, got = wanted.astype(np.float64), got.astype(np.float64)
         scale = max(float(np.abs(wanted).max(initial=0)), 1e-12)
-        error = float(np.abs(got - wanted).max(initial=0)) / scale
-        if not error <= BOUND:
-            raise ExportError(f"{where}: the exported file differs from torch by {error:.1e} of the largest output")
+        off = float(np.abs(got - wanted).max(initial=0)) / scale
+        if not off <= BOUND:
+            raise ExportError(f"{where}: the exported file differs from torch by {off:.1e} of the largest output")

@@ -39,19 +39,37 @@ class Goal:
     def mask(self, score: NDArray[Any], sparsity: float) -> Bools:
         """bool like `score`: what stays at `sparsity`, of all weights, `base` included.
 
-        score: float, as weights: groups are ranked by its root mean square. Below the least sparsity that the scheme
-        can have, nothing beyond `base` goes.
+        score: float, as weights: groups are ranked by its root mean square. Below the least sparsity that n:m and
+        pattern can have, they keep more than their n or their few of 9: 2:4 comes by way of 3:4.
         """
         base = np.ones(score.shape, bool) if self.base is None else self.base
-        own = 1 - SCHEMES[self.scheme.name].densest(self.scheme)
-        left = np.count_nonzero(base) / base.size if base.size else 1.0
-        share = 1 - (1 - sparsity) / left if left else 0.0
-        if share < own - 1e-9:
-            return base
+        share = 1 - (1 - sparsity) / self.densest if base.any() else 0.0
         if share <= 0:
             return base
-        kept: Bools = base & project(np.where(base, score, score.dtype.type(0)), self.scheme, min(share, 1.0))
+        scheme = _on_the_way(self.scheme, 1 - share)
+        if scheme is None:
+            return base
+        fixed = SCHEMES[scheme.name].fixed
+        known = np.where(base, score, score.dtype.type(0))
+        kept: Bools = base & project(known, scheme, None if fixed else min(share, 1.0))
         return kept
+
+    @property
+    def densest(self) -> float:
+        """The density of `base`: more can't stay."""
+        return 1.0 if self.base is None or not self.base.size else float(self.base.mean())
+
+
+def _on_the_way(scheme: Scheme, density: float) -> Scheme | None:
+    """The scheme of its kind that can have `density`; None where it would be dense."""
+    if scheme.name == "n:m":
+        n, m = scheme.block
+        n = max(n, int(np.ceil(density * m - 1e-9)))
+        return Scheme("n:m", (n, m)) if n < m else None
+    if scheme.name == "pattern":
+        n = max(scheme.block[0], int(np.ceil(density * 9 - 1e-9)))
+        return Scheme("pattern", (n,)) if n < 9 else None
+    return scheme
 
 
 def first_period(targets: Sequence[Target], by_columns: bool) -> tuple[Goal, ...]:

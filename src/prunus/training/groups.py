@@ -26,9 +26,9 @@ def _kernels(shape: tuple[int, ...]) -> Boxes:
     return Boxes((shape[0], shape[1], positions), (1, 1, positions))
 
 
-def sums_of_squares(weight: Tensor, grid: Boxes) -> Tensor:
-    """float[boxes along each axis of grid.view]: the sum of squares in each."""
-    return _reduce(weight.reshape(grid.view).square(), grid)
+def sums(values: Tensor, grid: Boxes) -> Tensor:
+    """float[boxes along each axis of grid.view]: the sum of the values in each."""
+    return _reduce(values.reshape(grid.view), grid)
 
 
 def sizes(weight: Tensor, grid: Boxes) -> Tensor:

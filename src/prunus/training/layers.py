@@ -1,10 +1,10 @@
 """The weights of a torch module that can be pruned, and which rule of a recipe each of them falls under."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from prunus.errors import RuleError
 from prunus.pruning.selection import matches, select
@@ -16,7 +16,7 @@ from prunus.training.recipe import Rule
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-RECURRENT = (nn.RNN, nn.LSTM, nn.GRU)
+RECURRENT = (nn.RNN, nn.LSTM, nn.GRU, nn.RNNCell, nn.LSTMCell, nn.GRUCell)
 
 
 @final
@@ -25,20 +25,26 @@ class Layer:
     """A weight of a module, filters first: [o, i, ...], gates of recurrent layers stacked as rows.
 
     name: of the module. parameter: of the weight, as `named_parameters` has it. refusal: why it can't be pruned, "" if
-    it can.
+    it can. aliases: names of other modules and parameters that share it.
     """
 
     name: str
     parameter: str
     module: nn.Module
     refusal: str = ""
+    aliases: tuple[str, ...] = ()
 
     @property
-    def weight(self) -> nn.Parameter:
+    def weight(self) -> Tensor:
         """The parameter as it is now: moving a module may have replaced it."""
         weight = getattr(self.module, self.parameter.rpartition(".")[2])
-        assert isinstance(weight, nn.Parameter)
+        assert isinstance(weight, Tensor)
         return weight
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All by which a rule may call it."""
+        return (self.name, self.parameter, *self.aliases)
 
 
 @final
@@ -63,19 +69,23 @@ class Dense:
 def find_layers(model: nn.Module) -> tuple[Layer, ...]:
     """Weights of convolutions, linear and recurrent layers, in the order of modules; one that several share comes once,
     under its first name."""
-    seen: set[int] = set()
-    found = []
+    found: dict[int, Layer] = {}
     for layer in _all(model):
-        if id(layer.weight) not in seen:
-            seen.add(id(layer.weight))
-            found.append(layer)
-    return tuple(found)
+        # a computed weight is another tensor each time it is asked for
+        key = id(layer.weight) if isinstance(layer.weight, nn.Parameter) else id(layer)
+        first = found.setdefault(key, layer)
+        if first is not layer:
+            refusal = first.refusal or layer.refusal
+            found[key] = replace(first, refusal=refusal, aliases=(*first.aliases, layer.name, layer.parameter))
+    return tuple(found.values())
 
 
 def _all(model: nn.Module) -> Iterator[Layer]:
     for name, module in model.named_modules():
         prefix = f"{name}." if name else ""
-        if isinstance(module, CONVOLUTIONS):
+        if _is_computed(module):
+            yield Layer(name, f"{prefix}weight", module, "its weight is computed from other parameters")
+        elif isinstance(module, CONVOLUTIONS):
             refusal = "grouped convolution" if module.groups != 1 else ""
             yield Layer(name, f"{prefix}weight", module, refusal)
         elif isinstance(module, TRANSPOSED):
@@ -84,11 +94,17 @@ def _all(model: nn.Module) -> Iterator[Layer]:
             yield Layer(name, f"{prefix}weight", module)
         elif isinstance(module, RECURRENT):
             for key, _ in module.named_parameters(recurse=False):
-                if key.startswith(("weight_ih", "weight_hh")):
+                if key.startswith("weight_"):
                     yield Layer(name, f"{prefix}{key}", module)
         elif isinstance(module, fx.GraphModule):
             for path, holder, refusal in called_weights(module):
                 yield Layer(prefix + path.removesuffix(".weight"), prefix + path, holder, refusal)
+
+
+def _is_computed(module: nn.Module) -> bool:
+    """Does a parametrisation (weight_norm, spectral_norm) make the weight anew for each use?"""
+    kinds = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)
+    return isinstance(module, kinds) and not isinstance(getattr(module, "weight", None), nn.Parameter)
 
 
 def assign(layers: Sequence[Layer], rules: Sequence[Rule]) -> tuple[tuple[Target, ...], tuple[Dense, ...]]:
@@ -97,7 +113,7 @@ def assign(layers: Sequence[Layer], rules: Sequence[Rule]) -> tuple[tuple[Target
     Raises RuleError: a rule that matches no layer, or no layer is left to prune. SchemeError: a sparsity that the
     scheme can't have.
     """
-    names = [(layer.name, layer.parameter) for layer in layers]
+    names = [layer.names for layer in layers]
     for rule in rules:
         select([rule.match], names)
     targets, dense = list[Target](), list[Dense]()

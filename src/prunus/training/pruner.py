@@ -8,11 +8,13 @@ pruner.finalize(); pruner.export("sparse.onnx")
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, final
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from prunus.errors import PrunusWarning, TrainingError
@@ -78,10 +80,10 @@ class Pruner:
             if item.reason not in quiet:
                 warnings.warn(f"{item.layer.parameter} stays dense: {item.reason}", PrunusWarning, stacklevel=2)
         epochs = self.recipe.epochs
-        if steps_per_epoch is None and (self.recipe.method != "one-shot" or epochs.quantise):
-            raise TrainingError(
-                f"method {self.recipe.method}: steps_per_epoch missing, expected the length of the loader"
-            )
+        two = self.recipe.bcr == "column-row" and any(target.scheme.name == "bcr" for target in self.targets)
+        if steps_per_epoch is None and (self.recipe.method != "one-shot" or two or epochs.quantise):
+            why = "bcr: column-row" if two else f"method {self.recipe.method}"
+            raise TrainingError(f"{why}: steps_per_epoch missing, expected the length of the loader")
         if steps_per_epoch is not None and steps_per_epoch < 1:
             raise TrainingError(f"steps_per_epoch {steps_per_epoch}: expected at least 1")
         self.steps_per_epoch = steps_per_epoch or 1
@@ -96,14 +98,14 @@ class Pruner:
         self._masked = pruned + (self._coupling.layers if self._coupling else [])
         self._masks = Masks(self._masked)
         self._scores = Scores(pruned, self.recipe.criterion, self.recipe.collect)
-        two = self.recipe.bcr == "column-row" and any(target.scheme.name == "bcr" for target in self.targets)
         sparsify = epochs.sparsify * self.steps_per_epoch
         self._ends = (sparsify // 2, sparsify) if two else (sparsify,)  # of the periods
         self._period = 0
         self._rounding: Rounding | None = None
-        self._method: Method | None = self._begin(first_period(self.targets, two))
-        if sparsify == 0 and not self._scores.wants_more:
-            self._advance()
+        self._final = False
+        self._method: Method | None = self._make(first_period(self.targets, two))
+        self._method.begin()
+        self._keep_up()
 
     @property
     def epochs(self) -> int:
@@ -134,25 +136,20 @@ class Pruner:
         if self._method is not None:
             start = self._ends[self._period - 1] if self._period else 0
             self._method.step(self.n_steps - start)
-            while self._method is not None and self.n_steps >= self._ends[self._period]:
-                if self._scores.wants_more:
-                    break
-                self._advance()
+        self._keep_up()
         self._masks.apply()
-        if self._rounding is None:
-            self._rounding = self._rounding_due()
 
     def finalize(self) -> PruneReport:
         """Meet the goals now, whatever was left of the schedule, and say what became of each layer.
 
-        Zeros are exact from here on. May be called again. Warns of layers whose sparsity isn't the one that was asked
-        for: their groups don't permit it.
+        Zeros are exact from here on, and nothing is rounded any more. May be called again, and masked steps may follow.
+        Warns of layers whose sparsity isn't the one that was asked for: their groups don't permit it.
         """
         while self._method is not None:
             self._advance()
         self._masks.apply()
-        if self._rounding is not None:
-            self._rounding.remove()
+        self._final = True
+        self._round_when_due()
         report = self._report()
         for layer in report.layers:
             if layer.note.startswith("asked"):
@@ -182,10 +179,11 @@ class Pruner:
         from prunus.training.export import export_onnx
 
         inputs = example_inputs if example_inputs is not None else self.example_inputs
-        if self._coupling is not None and self._method is None:
-            export_onnx(self._coupling.shrink(), path, inputs)
-        else:
-            export_onnx(self.model, path, inputs, self._report())
+        with self._rounding.off() if self._rounding is not None else nullcontext():
+            if self._coupling is not None and self._method is None:
+                export_onnx(self._coupling.shrink(), path, inputs)
+            else:
+                export_onnx(self.model, path, inputs, self._report())
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that going on later takes, as flat tensors: masks, the method's state, the counters."""
@@ -193,23 +191,22 @@ class Pruner:
             "masks": {name: _bits(mask) for name, mask in self._masks.arrays().items()},
             "scores": self._scores.state(),
             "method": self._method.state() if self._method is not None else {},
+            "rounding": self._rounding.state() if self._rounding is not None else {},
         }
-        if self._rounding is not None:
-            parts["rounding"] = self._rounding.state()
         if self._period and self._method is not None:
             parts["bases"] = {goal.name: _bits(goal.base) for goal in self._goals if goal.base is not None}
         if self._coupling is not None:
             parts["widths"] = self._coupling.state()
-        counters = (self.n_steps, self._period, int(self._method is not None))
+        counters = (self.n_steps, self._period, int(self._method is not None), int(self._final))
         return pack(parts, counters, identity(self.targets, self.recipe, self.steps_per_epoch))
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from where `state_dict` was called; the model's own weights are loaded by the caller, before.
+        """Go on from where `state_dict` was called; the model's own weights are loaded by the caller, just before.
 
         Raises CheckpointError: the state is of another model, recipe, or number of steps per epoch.
         """
         expected = identity(self.targets, self.recipe, self.steps_per_epoch)
-        parts, (n_steps, period, sparsifying) = unpack(state, expected)
+        parts, (n_steps, period, sparsifying, final) = unpack(state, expected)
         shapes = {layer.parameter: tuple(layer.weight.shape) for layer in self._masked}
         masks = {name: _unbits(bits, shapes[name]) for name, bits in parts["masks"].items()}
         self._masks = Masks(self._masked)
@@ -217,26 +214,19 @@ class Pruner:
         if self._coupling is not None:
             self._coupling.load(parts.get("widths", {}))
         self._scores.load(parts["scores"])
-        self.n_steps, self._period, self._method = n_steps, period, None
+        self.n_steps, self._period, self._method, self._final = n_steps, period, None, bool(final)
         if sparsifying:
             two = len(self._ends) == 2
             bases = {name: _unbits(bits, shapes[name]) for name, bits in parts.get("bases", {}).items()}
             goals = second_period(self.targets, bases) if period else first_period(self.targets, two)
-            self._method = self._begin(goals, resume=True)
+            self._method = self._make(goals)
             self._method.load(parts["method"])
-            self._masks.set(masks)
-        if self._rounding is not None:
-            self._rounding.remove()
-        self._rounding = self._rounding_due()
+        self._round_when_due()
         if self._rounding is not None:
             self._rounding.load(parts.get("rounding", {}))
 
-    def _rounding_due(self) -> Rounding | None:
-        epochs = self.recipe.epochs
-        start = (epochs.sparsify + epochs.recover) * self.steps_per_epoch
-        return Rounding(self.model) if epochs.quantise and self.n_steps >= start else None
-
-    def _begin(self, goals: Sequence[Goal], resume: bool = False) -> Method:
+    def _make(self, goals: Sequence[Goal]) -> Method:
+        """The method for the period that is on."""
         self._goals = goals
         end, start = self._ends[self._period], self._ends[self._period - 1] if self._period else 0
         n_steps = end - start
@@ -244,13 +234,31 @@ class Pruner:
         work = Work(self.recipe, goals, n_steps, epochs, self._masks, self._scores, self._coupling)
         return METHODS[self.recipe.method](work)
 
+    def _keep_up(self) -> None:
+        """Enter the period or phase that the next step is a part of."""
+        while self._method is not None and self.n_steps >= self._ends[self._period] and not self._scores.wants_more:
+            self._advance()
+        self._round_when_due()
+
+    def _round_when_due(self) -> None:
+        """Layers are rounded in the phase of that name, and only then."""
+        epochs = self.recipe.epochs
+        start = (epochs.sparsify + epochs.recover) * self.steps_per_epoch
+        due = bool(epochs.quantise) and self.n_steps >= start and self._method is None and not self._final
+        if due and self._rounding is None:
+            self._rounding = Rounding(self.model)
+        elif not due and self._rounding is not None:
+            self._rounding.remove()
+            self._rounding = None
+
     def _advance(self) -> None:
         """End a period: its masks stand, and the next one begins if there is one."""
         assert self._method is not None
         self._masks.set(self._method.settle())
         if self._period + 1 < len(self._ends):
             self._period += 1
-            self._method = self._begin(second_period(self.targets, self._masks.arrays()))
+            self._method = self._make(second_period(self.targets, self._masks.arrays()))
+            self._method.begin()
         else:
             self._method = None
 
@@ -264,9 +272,11 @@ class Pruner:
             if target.sparsity is not None and abs(sparsity - target.sparsity) > TOLERANCE and self._method is None:
                 shared = self.recipe.scope == "global"
                 note = "" if shared else f"asked {target.sparsity:.4g}: the nearest that its groups permit"
+            # the mask, not the weights: one of those that stay may be zero by chance
+            mask = self._masks.arrays().get(target.layer.parameter)
             if self._coupling is not None:
                 note = self._coupling.note(target.layer.parameter, self._masks.arrays())
-            elif self._method is None and (misfit := check(weight != 0, target.scheme)):
+            elif self._method is None and mask is not None and (misfit := check(mask, target.scheme)):
                 note = misfit.reason
             name, parameter = target.layer.name, target.layer.parameter
             reports.append(LayerReport(name, parameter, weight.shape, target.scheme, float(sparsity), note))
@@ -296,8 +306,6 @@ def _warn_of_outputs(model: nn.Module, targets: Sequence[Target]) -> None:
 
 
 def _bits(mask: np.ndarray[Any, np.dtype[np.bool_]]) -> Tensor:
-    import torch
-
     return torch.from_numpy(np.packbits(mask))
 
 

@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from prunus.errors import RecipeError
+from prunus.errors import RecipeError, SchemeError
 from prunus.sparsity.project import resolve_sparsity
-from prunus.sparsity.scheme import parse
+from prunus.sparsity.scheme import Scheme, parse
 from prunus.training.part import Count, Fraction, Part, Positive
 from prunus.training.standard import Checkpointing, Data, DenseTraining, Network, Optimizer
 
@@ -83,15 +84,15 @@ class Admm(Part):
 class Reweighted(Part):
     """Source: Ma et al., "BLK-REW", arXiv:2001.08357.
 
-    strength: lambda. norm: of a group in the penalty, l2 or its square. refreshes: how often the weights of the penalty
-    are computed anew. epsilon: relative to the root mean square of the layer's groups. threshold: without a sparsity,
-    groups below this share of that go.
+    strength: of the pull over all steps together: a short run pulls as far as a long one. norm: of a group in the
+    penalty, l2 or its square. refreshes: how often the weights of the penalty are computed anew. epsilon: relative to
+    the root mean square of the layer's weights. threshold: without a sparsity, groups below this share of that go.
     """
 
-    strength: Positive = 1e-4
+    strength: Positive = 1.0
     norm: Literal["l2", "squared"] = "l2"
     refreshes: Annotated[int, Field(ge=1)] = 4
-    epsilon: Positive = 1e-3
+    epsilon: Positive = 0.1
     threshold: Positive = 0.1
 
 
@@ -170,9 +171,15 @@ class Recipe(Part):
         if self.remove is not None:
             self._removes(self.remove)
         elif self.method != "reweighted":
-            for rule in self.layers:
-                if rule.scheme is not None and rule.sparsity is None:
+            for index, rule in enumerate(self.layers):
+                if rule.scheme is None or rule.sparsity is not None:
+                    continue
+                try:
                     resolve_sparsity(parse(rule.scheme), None)
+                except SchemeError as error:
+                    raise ValueError(f"layers.{index}: {error}") from error
+        if self.method == "admm" and self.criterion != "magnitude":
+            raise ValueError(f"criterion: {self.criterion} with method admm, expected magnitude: it projects weights")
         return self
 
     def _removes(self, remove: Remove) -> None:
@@ -202,17 +209,20 @@ def load_recipe(source: "str | Path | Mapping[str, Any] | Recipe", settings: Seq
             return source
         source = source.model_dump(mode="json")
     where = "recipe" if isinstance(source, Mapping) else str(source)
-    content = json.loads(json.dumps(dict(source))) if isinstance(source, Mapping) else read_yaml(Path(source))
+    content = _plain(source if isinstance(source, Mapping) else read_yaml(Path(source)), where)
     if not isinstance(content, dict):
         raise RecipeError(f"{where}: found {_kind(content)}, expected keys such as method and layers")
     for setting in settings:
         _set(content, setting)
-    variables = content.pop("variables", None) or {}
-    if not isinstance(variables, dict):
-        raise RecipeError(f"{where}: variables: found {_kind(variables)}, expected names and values")
+    given = content.pop("variables", None) or {}
+    if not isinstance(given, dict):
+        raise RecipeError(f"{where}: variables: found {_kind(given)}, expected names and values")
+    variables: dict[str, Any] = {}
+    for name, value in given.items():  # one may use those before it
+        variables[name] = _substitute(value, variables, where)
     content = _substitute(content, variables, where)
     try:
-        return Recipe.model_validate(content)
+        return Recipe.model_validate_json(json.dumps(content), strict=True)  # strict: true is no number, "1" neither
     except ValidationError as error:
         raise RecipeError(f"{where}: {explain(error, Recipe)}") from error
 
@@ -236,11 +246,12 @@ def recipe_text(recipe: Recipe) -> str:
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first error of a validation as a line: where, what was found, what was expected."""
-    first = error.errors()[0]
+    """One error of a validation as a line, unknown keys first: where, what was found, what was expected."""
+    errors = error.errors()
+    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        known = list(_fields(model, first["loc"][:-1]))
+        known = _fields(model, first["loc"][:-1]) + ([] if first["loc"][:-1] else ["variables"])
         near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
         return f"{where}: unknown key; {hint}"
@@ -266,6 +277,26 @@ def _fields(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:
     return list(at.model_fields)
 
 
+def _plain(value: Any, where: str) -> Any:
+    """A copy that JSON can hold: dicts, lists, texts, numbers, truth values and None."""
+    try:
+        return json.loads(json.dumps(value, default=_plain_part))
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"{where}: {error}, expected keys, lists, texts and numbers") from error
+
+
+def _plain_part(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", exclude_unset=True)
+    if isinstance(value, Scheme | Path):
+        return str(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"found {value!r}")
+
+
 def read_yaml(path: Path) -> Any:
     """What a YAML file holds. Raises RecipeError: no such file, or not YAML."""
     try:
@@ -275,7 +306,14 @@ def read_yaml(path: Path) -> Any:
     try:
         return YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
-        raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        raise RecipeError(f"{path}: not YAML: {_said(error)}") from error
+
+
+def _said(error: YAMLError) -> str:
+    """What YAML objects to, and in which line, on one line."""
+    problem = getattr(error, "problem", None) or str(error)
+    mark = getattr(error, "problem_mark", None)
+    return (f"line {mark.line + 1}: " if mark is not None else "") + " ".join(problem.split())
 
 
 def _set(content: dict[str, Any], setting: str) -> None:
@@ -286,11 +324,13 @@ def _set(content: dict[str, Any], setting: str) -> None:
     try:
         value = YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
-        raise RecipeError(f"--set {setting!r}: not a value: {' '.join(str(error).split())}") from error
+        raise RecipeError(f"--set {setting!r}: not a value: {_said(error)}") from error
     *parents, last = path.split(".")
     at: Any = content
     for key in parents:
-        at = at.setdefault(key, {}) if isinstance(at, dict) else _item(at, key, setting)
+        if isinstance(at, dict) and at.get(key) is None:
+            at[key] = {}
+        at = at[key] if isinstance(at, dict) else _item(at, key, setting)
     if isinstance(at, dict):
         at[last] = value
     else:

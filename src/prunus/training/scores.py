@@ -16,7 +16,7 @@ from torch import Tensor
 
 from prunus.errors import TrainingError
 from prunus.training.layers import Layer
-from prunus.training.shards import whole
+from prunus.training.shards import like, whole
 
 Criterion = Literal["magnitude", "taylor", "fisher"]
 
@@ -24,7 +24,7 @@ Criterion = Literal["magnitude", "taylor", "fisher"]
 def array_of(tensor: Tensor) -> NDArray[Any]:
     """A copy of a tensor as a float32 or float64 array, gathered where it is in shards."""
     tensor = whole(tensor.detach()).cpu()
-    return np.array((tensor if tensor.dtype == torch.float64 else tensor.float()).numpy())
+    return np.array((tensor if tensor.dtype == torch.float64 else tensor.float()).numpy())  # .numpy() alone shares it
 
 
 @final
@@ -56,7 +56,7 @@ class Scores:
             value = gradient.detach() if self.criterion == "taylor" else gradient.detach().square()
             share = 1 / min(self.seen, self.collect)
             if name in self._sums:
-                self._sums[name].lerp_(value, share)
+                self._sums[name] = self._sums[name].to(value).lerp_(value, share)
             else:
                 self._sums[name] = value.clone()
 
@@ -72,9 +72,9 @@ class Scores:
 
     def state(self) -> dict[str, Tensor]:
         """What `load` takes."""
-        return {**self._sums, "": torch.tensor(self.seen)}
+        return {**{name: whole(tensor) for name, tensor in self._sums.items()}, "": torch.tensor(self.seen)}
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Go on from where `state` was taken."""
-        self._sums = {name: tensor.clone() for name, tensor in state.items() if name}
+        self._sums = {name: like(tensor.clone(), self._layers[name].weight) for name, tensor in state.items() if name}
         self.seen = int(state[""])

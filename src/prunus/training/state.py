@@ -47,9 +47,13 @@ def unpack(state: Mapping[str, Tensor], expected: str) -> tuple[dict[str, dict[s
     """
     if _COUNTERS not in state or _IDENTITY not in state:
         raise CheckpointError(f"checkpoint: {_IDENTITY} missing, expected a Pruner's state")
-    found = bytes(state[_IDENTITY].cpu().numpy().tobytes()).decode()
-    if found != expected:
-        raise CheckpointError(f"checkpoint: {difference(found, expected)}")
+    try:
+        found = bytes(state[_IDENTITY].cpu().numpy().tobytes()).decode()
+        said = None if found == expected else difference(found, expected)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"checkpoint: {_IDENTITY} can't be read, expected a Pruner's state") from error
+    if said is not None:
+        raise CheckpointError(f"checkpoint: {said}")
     parts: dict[str, dict[str, Tensor]] = {"masks": {}, "scores": {}, "method": {}}
     for key, tensor in state.items():
         part, slash, name = key.partition("/")
@@ -72,9 +76,10 @@ def difference(found: str, expected: str) -> str:
     for name in theirs["layers"]:
         if name not in ours["layers"]:
             return f"of another model: layer {name} there, none here {hashes}"
-    for key, value in ours["recipe"].items():
-        if theirs["recipe"].get(key) != value:
-            return f"of another recipe: {key} is {theirs['recipe'].get(key)}, expected {value}"
+    for key in {**ours["recipe"], **theirs["recipe"]}:
+        there, here = theirs["recipe"].get(key), ours["recipe"].get(key)
+        if there != here:
+            return f"of another recipe: {key} is {there}, expected {here}"
     return f"made with {theirs['steps_per_epoch']} steps per epoch, expected {ours['steps_per_epoch']}"
 
 

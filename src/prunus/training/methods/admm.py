@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prunus.training.methods.method import Bools, Work
+from prunus.training.methods.ranking import sparsities
 from prunus.training.scores import array_of
 from prunus.training.shards import agree, like, whole
 
@@ -26,11 +27,18 @@ class Admm:
         self._work, self._settings = work, work.recipe.admm
         self._n_updates = len(self._settings.rho) * self._settings.updates
         self._made = 0
-        masks = work.rank()
-        self._sparsity = {name: 1 - float(mask.mean()) for name, mask in masks.items()}
+        self._sparsity: dict[str, float] = {}
         self._u: dict[str, NDArray[Any]] = {}
         self._pull: dict[str, Tensor] = {}  # Z - U
         self._free: dict[str, Tensor] = {}  # one-sided: 1 where Z is zero
+
+    def begin(self) -> None:
+        """What each layer is to reach, and the first projection."""
+        if self._work.coupling is not None:
+            self._sparsity = {name: 1 - float(mask.mean()) for name, mask in self._work.rank().items()}
+        else:
+            weights = {goal.name: array_of(goal.layer.weight) for goal in self._work.goals}
+            self._sparsity = sparsities(self._work.goals, weights, self._work.recipe.scope)
         self._project(restart=True)
 
     @property

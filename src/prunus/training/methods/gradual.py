@@ -24,6 +24,9 @@ class Gradual:
         self._n_updates = max(round(self._settings.updates * work.epochs), 1)
         self._made = 0
         self._dense: dict[str, Tensor] = {}
+
+    def begin(self) -> None:
+        """The masks of the starting sparsity."""
         if self._settings.start > 0:
             self._update(0.0)
 
@@ -63,13 +66,15 @@ class Gradual:
         """Dense weights follow the step: masked ones were `dense * mask` before it, and have moved on since."""
         for goal in self._work.goals:
             if goal.name in self._dense:
-                dense, weight = self._dense[goal.name], goal.layer.weight
-                dense.add_(weight.detach() - dense * self._work.masks.tensor(goal.name))
+                weight = goal.layer.weight.detach()
+                dense = self._dense[goal.name] = self._dense[goal.name].to(weight)
+                dense.add_(weight - dense * self._work.masks.tensor(goal.name))
 
+    @torch.no_grad()
     def _update(self, share: float) -> None:
         for goal in self._work.goals:
             if goal.name in self._dense:
-                goal.layer.weight.data.copy_(self._dense[goal.name])
+                goal.layer.weight.copy_(self._dense[goal.name])
         masks = self._work.rank(share, self._settings.start)
         if self._settings.regrowth and share < 1:
             self._dense = {goal.name: goal.layer.weight.detach().clone() for goal in self._work.goals}

@@ -52,9 +52,11 @@ class Work:
 
 
 class Method(Protocol):
-    """Made at the start of a period. `step` comes after each of the optimiser's, counted from 1; `settle` once, at the
-    end or earlier, and returns the masks that meet the goals."""
+    """Made at the start of a period, or where one is resumed; then either `begin` or `load` is called. `step` comes
+    after each of the optimiser's, counted from 1; `settle` once, at the end or earlier, and returns the masks that meet
+    the goals."""
 
+    def begin(self) -> None: ...
     def penalty(self) -> Tensor | float: ...
     def step(self, n: int) -> None: ...
     def settle(self) -> dict[str, Bools]: ...

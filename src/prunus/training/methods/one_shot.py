@@ -18,7 +18,10 @@ class OneShot:
     def __init__(self, work: Work) -> None:
         self._work = work
         self._done = False
-        if not work.scores.wants_more:
+
+    def begin(self) -> None:
+        """Prune, if that is possible yet."""
+        if not self._work.scores.wants_more:
             self._prune()
 
     def penalty(self) -> float:

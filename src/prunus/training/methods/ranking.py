@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from prunus.sparsity.boxes import box_sizes, energy, reduce_boxes
 from prunus.sparsity.rank import top_weight
+from prunus.sparsity.schemes import SCHEMES
 from prunus.training.goals import Goal
 from prunus.training.groups import grids
 from prunus.training.scores import Scores
@@ -22,36 +23,72 @@ def rank(
     """The masks of all goals that have a sparsity; `share` of the way there from `start`."""
     known = [goal for goal in goals if goal.sparsity is not None]
     arrays = {goal.name: scores.of(goal.layer) for goal in known}
-    final = allocate(known, arrays) if scope == "global" else {g.name: g.sparsity or 0.0 for g in known}
+    final = sparsities(known, arrays, scope)
     wanted = {name: sparsity + (min(start, sparsity) - sparsity) * (1 - share) for name, sparsity in final.items()}
     return {goal.name: goal.mask(arrays[goal.name], wanted[goal.name]) for goal in known}
+
+
+def sparsities(
+    goals: Sequence[Goal], scores: dict[str, NDArray[Any]], scope: Literal["layer", "global"]
+) -> dict[str, float]:
+    """What each goal with a sparsity is to reach, by name."""
+    known = [goal for goal in goals if goal.sparsity is not None]
+    return allocate(known, scores) if scope == "global" else {goal.name: goal.sparsity or 0.0 for goal in known}
 
 
 def allocate(goals: Sequence[Goal], scores: dict[str, NDArray[Any]]) -> dict[str, float]:
     """A sparsity per goal, by name, such that the groups of all layers compete for what the goals keep together.
 
-    A group counts by the root mean square of its scores relative to that of its layer: layers differ in scale.
+    A group counts by the root mean square of its scores relative to that of its layer: layers differ in scale. A layer
+    can't get more than its scheme or its base permits, nor less than LEAST_DENSITY; n:m has no choice. What such layers
+    leave is shared out among the others.
     """
-    if not goals:
-        return {}
-    kept = sum((1 - (goal.sparsity or 0.0)) * scores[goal.name].size for goal in goals)
+    found = {goal.name: goal.sparsity or 0.0 for goal in goals if SCHEMES[goal.scheme.name].fixed}
+    open_goals = [goal for goal in goals if goal.name not in found and scores[goal.name].size]
+    kept = sum((1 - (goal.sparsity or 0.0)) * scores[goal.name].size for goal in open_goals)
+    while open_goals:
+        densities = _compete(open_goals, scores, kept)
+        bounds = {goal.name: _bounds(goal) for goal in open_goals}
+        beyond = {name: float(np.clip(d, *bounds[name])) - d for name, d in densities.items()}
+        # only one side at a time: giving back what some can't take lifts those that have too little
+        excess = sum(-change * scores[name].size for name, change in beyond.items())
+        settled = {name for name, change in beyond.items() if (change < 0 if excess >= 0 else change > 0)}
+        if not settled:
+            settled = set(densities)
+        for name in settled:
+            density = densities[name] + beyond[name]
+            found[name] = 1 - density
+            kept -= density * scores[name].size
+        open_goals = [goal for goal in open_goals if goal.name not in settled]
+    return {goal.name: found.get(goal.name, goal.sparsity or 0.0) for goal in goals}
+
+
+def _bounds(goal: Goal) -> tuple[float, float]:
+    """The densities that a goal may get."""
+    most = min(SCHEMES[goal.scheme.name].densest(goal.scheme), goal.densest)
+    return min(LEAST_DENSITY, 1 - (goal.sparsity or 0.0), most), most
+
+
+def _compete(goals: Sequence[Goal], scores: dict[str, NDArray[Any]], kept: float) -> dict[str, float]:
+    """The density of each goal if the best groups of all stay, `kept` weights together."""
     values, extents, owners = [], [], []
     for index, goal in enumerate(goals):
         array = scores[goal.name]
-        squares = energy(array.reshape(-1))
+        squares = energy(array)
         scale = float(squares.mean()) or 1.0
         grid = grids(array.shape, goal.scheme)[0]
-        n_in_box = np.broadcast_to(
-            box_sizes(grid), reduce_boxes(energy(array.reshape(grid.view)), np.add, grid.box).shape
-        )
-        sums = reduce_boxes(energy(array.reshape(grid.view)), np.add, grid.box)
-        values.append((sums / n_in_box / scale).ravel())
-        extents.append(n_in_box.ravel())
+        sums = reduce_boxes(squares.reshape(grid.view), np.add, grid.box)
+        size = np.broadcast_to(box_sizes(grid), sums.shape)
+        values.append((sums / size / scale).ravel())
+        extents.append(size.ravel() * _kept_of_group(goal))
         owners.append(np.full(sums.size, index))
     score, size, owner = np.concatenate(values), np.concatenate(extents), np.concatenate(owners)
-    keep = top_weight(score, size.astype(np.int64), kept)
-    found = {}
-    for index, goal in enumerate(goals):
-        density = float(size[keep & (owner == index)].sum() / scores[goal.name].size)
-        found[goal.name] = 1 - max(density, LEAST_DENSITY)
-    return found
+    # in units of a 1024th of a weight: groups that can stay in part only aren't whole numbers
+    keep = top_weight(score, np.round(size * 1024).astype(np.int64), max(kept, 0.0) * 1024)
+    share = np.bincount(owner, weights=np.where(keep, size, 0.0), minlength=len(goals))
+    return {goal.name: float(share[index] / scores[goal.name].size) for index, goal in enumerate(goals)}
+
+
+def _kept_of_group(goal: Goal) -> float:
+    """How much of a group that stays is kept: of a pattern's kernel its few positions, of others what `base` left."""
+    return min(SCHEMES[goal.scheme.name].densest(goal.scheme), goal.densest)

@@ -1,11 +1,17 @@
 """Reweighted group lasso: groups that are small are pushed harder, until they are as good as gone.
 
-The penalty is strength * sum over layers and groups of size * alpha * norm, with the root mean square of a group's
-weights as its norm (or its square) and alpha = 1 / (norm + epsilon) as of the last refresh. Groups below a threshold go
-at the end: by rank where a sparsity is given, else by value, so that rates per layer emerge. Source: Ma et al.,
-"BLK-REW", arXiv:2001.08357; Candes et al., 2008, arXiv:0711.1612, for reweighting. Ours differs in scale: norms are
-relative to the layer's, and the penalty is times the mean square of its weights, so that one strength suits all layers;
-a group counts by its size, so that weights of large and small groups are pushed alike.
+The penalty is strength / steps * sum over layers and groups of s^2 * size * alpha * norm, with the root mean square r
+of a group's weights as its norm, s that of the layer's, and alpha = 1 / (r + epsilon s); or r^2 / 2 with alpha = 1 /
+(r^2 + epsilon^2 s^2). r and s in alpha and s^2 are those of the last refresh. Groups below a threshold go at the end:
+by rank where a sparsity is given, else by value, so that rates per layer emerge. Source: Ma et al., "BLK-REW",
+arXiv:2001.08357; Candes et al., 2008, arXiv:0711.1612, for reweighting.
+
+Ours differs in scale. s makes one strength suit all layers; size pushes weights of large and small groups alike. An
+average group feels a weight decay of strength / steps, one a tenth as large about fifty times that: over the period,
+SGD of learning rate 0.05 and momentum 0.9, whose steps add up tenfold, shrinks the former by exp(-0.5 strength),
+however long the period is. A fixed lambda such as the papers' does nothing in a few epochs. Their epsilon of a
+thousandth lets SGD overshoot zero by more than the group was: the pull on the smallest groups is strength / epsilon /
+steps.
 """
 
 from typing import final
@@ -13,12 +19,14 @@ from typing import final
 import torch
 from torch import Tensor
 
-from prunus.sparsity.boxes import Boxes
+from prunus.sparsity.boxes import Boxes, spread_boxes
 from prunus.training.goals import Goal
-from prunus.training.groups import grids, sizes, sums_of_squares
+from prunus.training.groups import grids, sizes, sums
 from prunus.training.methods.method import Bools, Work
 from prunus.training.scores import array_of
-from prunus.training.shards import like, whole
+from prunus.training.shards import whole
+
+_TINY = 1e-20  # under the root, whose slope at 0 is infinite
 
 
 @final
@@ -28,27 +36,24 @@ class Reweighted:
     def __init__(self, work: Work) -> None:
         self._work, self._settings = work, work.recipe.reweighted
         self._made = 0
-        self._alpha: dict[str, Tensor] = {}
-        self._scale = {goal.name: float(whole(goal.layer.weight.detach()).square().mean()) for goal in work.goals}
+        self._pull: dict[str, Tensor] = {}  # what a group's norm is multiplied with
         self._grids = {goal.name: grids(tuple(goal.layer.weight.shape), goal.scheme) for goal in work.goals}
+
+    def begin(self) -> None:
+        """The first alpha."""
         self._refresh()
 
     def penalty(self) -> Tensor | float:
         """The sum of all groups' norms, weighted."""
         total: Tensor | float = 0.0
         for goal in self._work.goals:
-            weight = whole(goal.layer.weight)
+            squares = whole(goal.layer.weight).square()
             for index, grid in enumerate(self._grids[goal.name]):
-                sums = sums_of_squares(weight, grid)
-                alpha = self._alpha[f"{goal.name}:{index}"]
-                if alpha.device != sums.device or alpha.dtype != sums.dtype:
-                    alpha = self._alpha[f"{goal.name}:{index}"] = alpha.to(sums)
-                if self._settings.norm == "squared":
-                    total = total + (alpha * sums).sum() * self._scale[goal.name]
-                else:
-                    norms = (sums * sizes(weight.detach(), grid) + 1e-20).sqrt()
-                    total = total + (alpha * norms).sum() * self._scale[goal.name]
-        return total * self._settings.strength
+                of_groups = sums(squares, grid)
+                pull = self._pull_of(f"{goal.name}:{index}", of_groups)
+                norms = of_groups if self._settings.norm == "squared" else (of_groups + _TINY).sqrt()
+                total = total + torch.dot(pull.reshape(-1), norms.reshape(-1))
+        return total
 
     def step(self, n: int) -> None:
         """alpha, where it is time."""
@@ -60,47 +65,53 @@ class Reweighted:
     def settle(self) -> dict[str, Bools]:
         """By rank, or for goals without a sparsity by value."""
         masks = self._work.rank()
-        for goal in self._work.goals:
-            if goal.sparsity is None and self._work.coupling is None:
-                masks[goal.name] = goal.mask(array_of(goal.layer.weight), self._emerged(goal))
-        return masks
+        if self._work.coupling is not None:
+            return masks
+        return masks | {goal.name: self._emerged(goal) for goal in self._work.goals if goal.sparsity is None}
 
     def state(self) -> dict[str, Tensor]:
-        """Refreshes made, the weights of all groups, and the layers' scales."""
-        scales = {f"{name}:scale": torch.tensor(value, dtype=torch.float64) for name, value in self._scale.items()}
-        return {"": torch.tensor(self._made), **self._alpha, **scales}
+        """Refreshes made, and what the norms are multiplied with."""
+        return {"": torch.tensor(self._made), **self._pull}
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Go on from `state`."""
         self._made = int(state[""])
-        self._scale = {name: float(state[f"{name}:scale"]) for name in self._scale}
-        self._alpha = {key: state[key].clone() for key in self._alpha}
+        self._pull = {name: pull.clone() for name, pull in state.items() if name}
+
+    def _pull_of(self, key: str, like: Tensor) -> Tensor:
+        pull = self._pull[key]
+        if pull.device != like.device or pull.dtype != like.dtype:
+            pull = self._pull[key] = pull.to(like)
+        return pull
 
     @torch.no_grad()
     def _refresh(self) -> None:
+        strength = self._settings.strength / max(self._work.n_steps, 1)
         for goal in self._work.goals:
             weight = whole(goal.layer.weight.detach())
+            square = float(weight.square().mean())
+            scale = square**0.5 or 1.0
             for index, grid in enumerate(self._grids[goal.name]):
-                norm = _norms(weight, grid)
-                scale = float(weight.square().mean().sqrt()) or 1.0
-                if self._settings.norm == "squared":
-                    alpha = 1 / (norm.square() + (self._settings.epsilon * scale) ** 2)
-                else:
-                    alpha = 1 / (norm + self._settings.epsilon * scale)
-                self._alpha[f"{goal.name}:{index}"] = like(alpha, alpha)
+                size = sizes(weight, grid)
+                norm = (sums(weight.square(), grid) / size).sqrt()
+                if self._settings.norm == "squared":  # size * norm^2 is the sum of squares
+                    alpha = 0.5 / (norm.square() + (self._settings.epsilon * scale) ** 2)
+                else:  # and size * norm the root of size * sum
+                    alpha = size.sqrt() / (norm + self._settings.epsilon * scale)
+                self._pull[f"{goal.name}:{index}"] = strength * square * alpha
 
     @torch.no_grad()
-    def _emerged(self, goal: Goal) -> float:
-        """The sparsity that removing groups below the threshold gives."""
+    def _emerged(self, goal: Goal) -> Bools:
+        """What stays when the groups below the threshold go."""
         weight = whole(goal.layer.weight.detach())
-        scale = float(weight.square().mean().sqrt())
-        density = 1.0
+        least = self._settings.threshold * float(weight.square().mean().sqrt())
+        mask = goal.mask(array_of(weight), 0.0)
         for grid in self._grids[goal.name]:
-            stays = _norms(weight, grid) > self._settings.threshold * scale
-            density *= float(sizes(weight, grid)[stays].sum()) / max(weight.numel(), 1)
-        return 1 - density
+            norm = (sums(weight.square(), grid) / sizes(weight, grid)).sqrt()
+            mask = mask & _spread(norm >= least, grid).reshape(mask.shape)
+        return mask
 
 
-def _norms(weight: Tensor, grid: Boxes) -> Tensor:
-    """The root mean square of each group."""
-    return (sums_of_squares(weight, grid) / sizes(weight, grid)).sqrt()
+def _spread(stays: Tensor, grid: Boxes) -> Bools:
+    """bool[grid.view] from one per group."""
+    return spread_boxes(stays.cpu().numpy(), grid)
