@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from prunus.compiler.compile import compile
     from prunus.errors import PrunusError
-    from prunus.pruning.one_shot import prune_onnx
     from prunus.runtime.session import Session, load
+    from prunus.training.calibrated import prune_onnx
     from prunus.training.pruner import Pruner
 
 __version__ = "0.1.0"
@@ -22,7 +22,7 @@ _HOMES = {
     "Session": "prunus.runtime.session",
     "compile": "prunus.compiler.compile",
     "load": "prunus.runtime.session",
-    "prune_onnx": "prunus.pruning.one_shot",
+    "prune_onnx": "prunus.training.calibrated",
 }
 
 

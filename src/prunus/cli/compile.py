@@ -2,12 +2,11 @@
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from numpy.typing import NDArray
 
-from prunus.cli.calibration import read_calibration
+from prunus.cli.calibration import calibration_of
 from prunus.cli.images import parse_scaling
 from prunus.cli.layers import explain_table
 from prunus.cli.options import (
@@ -105,13 +104,3 @@ def compile(
     n_bytes = output.stat().st_size
     printer.line(f"{output}: {len(layers)} operators, {megabytes(n_bytes)} MB, compiled in {spent_s:.1f} s")
     printer.write_json({"output": str(output), "bytes": n_bytes, "compile_s": spent_s, "layers": layers})
-
-
-def calibration_of(
-    model: Path, path: Path, shapes: dict[str, tuple[int, ...]], how: Scaling
-) -> list[dict[str, NDArray[Any]]]:
-    """Batches for the inputs of an ONNX file."""
-    from prunus.benchmark.feeds import onnx_inputs, resolve_shapes
-
-    ports = onnx_inputs(model)
-    return read_calibration(path, ports, resolve_shapes(ports, shapes, model=str(model)), how)

@@ -1,14 +1,32 @@
-"""prunus prune: one-shot pruning of an ONNX file, without data."""
+"""prunus prune: pruning of an ONNX file, without data or with a few hundred unlabelled inputs."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prunus.cli.options import Json, OnnxModel, Precision, Quiet, Target, Verbose
+from prunus.cli.calibration import calibration_of
+from prunus.cli.images import parse_scaling
+from prunus.cli.options import (
+    Bgr,
+    InputShape,
+    Json,
+    Mean,
+    OnnxModel,
+    Precision,
+    Quiet,
+    Std,
+    Target,
+    Verbose,
+    parse_shapes,
+)
 from prunus.cli.output import Printer
 from prunus.runtime.atomic import write_atomically
 
+if TYPE_CHECKING:
+    from prunus.training.reconstruct.network import LayerError
+
+MOST = 1024  # images of a folder that are taken
 EXAMPLE = "prunus prune model.onnx -o sparse.onnx --scheme bcr:8x64 --sparsity 0.9"
 
 
@@ -33,34 +51,80 @@ def prune(
     ] = None,
     precision: Precision = "fp32",
     target: Target = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibration",
+            help="Unlabelled inputs to refit what stays: npz by input name, npy, or folder of images. A few hundred.",
+        ),
+    ] = None,
+    distil: Annotated[
+        int | None,
+        typer.Option(
+            "--distil", min=0, help="Epochs of distillation over the calibration data after that. Default: 0."
+        ),
+    ] = None,
+    mean: Mean = "0",
+    std: Std = "255",
+    bgr: Bgr = False,
+    input_shape: InputShape = None,
     json: Json = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Prune the layers of an ONNX file by magnitude, without data."""
+    """Prune the layers of an ONNX file: by magnitude without data, by reconstruction with calibration data."""
     from prunus.pruning.one_shot import prune_layers
     from prunus.pruning.preferred import preferred_scheme
 
     printer = Printer(quiet, json)
     scheme = scheme or preferred_scheme(precision, target)
+    ignored = tuple(ignore or ())
+    errors: list[LayerError] = []
+    if calibration is None and distil is not None:
+        raise typer.BadParameter("--distil needs --calibration")
+    shapes, scaling = parse_shapes(input_shape) or {}, parse_scaling(mean, std, bgr)
+    feeds = None if calibration is None else calibration_of(model, calibration, shapes, scaling, MOST)
     with printer.progress("prune") as step:
-        result = prune_layers(model, scheme, sparsity, tuple(ignore or ()), report=lambda layer: step(layer.name))
+        if feeds is None:
+            result = prune_layers(model, scheme, sparsity, ignored, report=lambda layer: step(layer.name))
+        else:
+            from prunus.training.reconstruct.network import Options
+            from prunus.training.reconstruct.onnx_file import reconstruct_onnx
+
+            made = reconstruct_onnx(
+                model, scheme, sparsity, ignored, feeds, Options(distil=distil or 0), input_shapes=shapes, report=step
+            )
+            result, errors = made.result, list(made.errors)
     write_atomically(output, result.model.SerializeToString())
-    rows = [
-        (
-            layer.name, "x".join(map(str, layer.shape)) or "-",
-            str(layer.scheme) if layer.scheme else "-", f"{layer.sparsity:.4f}", layer.note,
-        )
-        for layer in result.layers
-    ]  # fmt: skip
-    printer.table(("layer", "weights", "scheme", "sparsity", "note"), rows)
+    by_weight = {error.layer.weight: error for error in errors}
+    printer.table(
+        ("layer", "weights", "scheme", "sparsity", *(("magnitude", "error") if errors else ()), "note"),
+        [
+            (
+                layer.name, "x".join(map(str, layer.shape)) or "-",
+                str(layer.scheme) if layer.scheme else "-", f"{layer.sparsity:.4f}",
+                *(_errors(by_weight.get(layer.weight)) if errors else ()), layer.note,
+            )
+            for layer in result.layers
+        ],
+    )  # fmt: skip
     printer.line(f"{output}: {result.sparsity:.4f} of the pruned layers' weights are zero")
     layers = [
         {
             "name": layer.name, "weight": layer.weight, "shape": layer.shape,
             "scheme": str(layer.scheme) if layer.scheme else None,
             "sparsity": layer.sparsity, "note": layer.note,
+            **_as_json(by_weight.get(layer.weight)),
         }
         for layer in result.layers
     ]  # fmt: skip
     printer.write_json({"output": str(output), "sparsity": result.sparsity, "layers": layers})
+
+
+def _errors(error: "LayerError | None") -> tuple[str, str]:
+    """Relative errors of a layer's outputs: pruned by magnitude, and reconstructed."""
+    return ("-", "-") if error is None else (f"{error.magnitude:.4f}", f"{error.reconstructed:.4f}")
+
+
+def _as_json(error: "LayerError | None") -> dict[str, float]:
+    return {} if error is None else {"magnitude_error": error.magnitude, "error": error.reconstructed}

@@ -126,10 +126,8 @@ def prune_layers(
     for node in bare:
         if node.op_type in SLOTS and node.op_type != "MatMul":
             reports.append(LayerReport(layer_name(node), "", (), None, 0.0, "no constant weights"))
-    sizes = [int(np.prod(layer.shape)) if layer.scheme else 0 for layer in reports]
-    zeros = sum(size * layer.sparsity for size, layer in zip(sizes, reports, strict=True))
-    overall = float(zeros / sum(sizes)) if sum(sizes) else 0.0
-    _write_metadata(pruned, scheme, overall, reports)
+    overall = mean_sparsity(reports)
+    write_metadata(pruned, scheme, overall, reports)
     return PruneResult(pruned, tuple(reports), overall)
 
 
@@ -203,7 +201,14 @@ def _sparsity(array: NDArray[Any]) -> float:
     return 1 - int(np.count_nonzero(array)) / array.size if array.size else 0.0
 
 
-def _write_metadata(model: ModelProto, scheme: Scheme, sparsity: float, reports: list[LayerReport]) -> None:
+def mean_sparsity(reports: Sequence[LayerReport]) -> float:
+    """The fraction of zeros over all weights that were pruned."""
+    sizes = [int(np.prod(layer.shape)) if layer.scheme else 0 for layer in reports]
+    zeros = sum(size * layer.sparsity for size, layer in zip(sizes, reports, strict=True))
+    return float(zeros / sum(sizes)) if sum(sizes) else 0.0
+
+
+def write_metadata(model: ModelProto, scheme: Scheme, sparsity: float, reports: Sequence[LayerReport]) -> None:
     """Replace the entries prunus.scheme, prunus.sparsity and prunus.layers of `metadata_props`."""
     layers = {
         layer.weight or layer.name: {

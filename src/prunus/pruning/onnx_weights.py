@@ -97,7 +97,7 @@ def _resolve(
         if counts[name] != 1:
             return None
         if maker.op_type == "Transpose":
-            if list(_attribute(maker, "perm", [1, 0])) != [1, 0]:
+            if list(attribute(maker, "perm", [1, 0])) != [1, 0]:
                 return None
             flipped = not flipped
         elif maker.op_type != "Identity":
@@ -109,20 +109,21 @@ def _resolve(
     if node.op_type == "MatMul" and len(tensor.dims) != 2:
         return None
     inputs_first = node.op_type == "MatMul" and slot == 1
-    inputs_first |= node.op_type == "Gemm" and not _attribute(node, "transB", 0)
+    inputs_first |= node.op_type == "Gemm" and not attribute(node, "transB", 0)
     return Weight(layer_name(node), name, node, tensor, reader, at, inputs_first != flipped)
 
 
-def _attribute(node: NodeProto, name: str, default: Any) -> Any:
-    for attribute in node.attribute:
-        if attribute.name == name:
-            return onnx.helper.get_attribute_value(attribute)
+def attribute(node: NodeProto, name: str, default: Any) -> Any:
+    """The value of a node's attribute, or the default."""
+    for given in node.attribute:
+        if given.name == name:
+            return onnx.helper.get_attribute_value(given)
     return default
 
 
 def group(node: NodeProto) -> int:
     """The number of groups of a convolution, else 1."""
-    return int(_attribute(node, "group", 1))
+    return int(attribute(node, "group", 1))
 
 
 def read(weight: Weight) -> NDArray[Any]:

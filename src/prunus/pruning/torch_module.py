@@ -42,6 +42,14 @@ def to_module(
     `prunus.graph.read.read`.
     """
     graph = source if isinstance(source, Graph) else read(source, input_shapes, fallback=False)
+    return to_module_with_places(graph)[0]
+
+
+def to_module_with_places(graph: Graph) -> tuple[fx.GraphModule, dict[str, str]]:
+    """The module of `to_module`, and the names that the graph's constants have in it: dotted paths.
+
+    Raises UnsupportedError: as `to_module`.
+    """
     for node in graph.nodes:
         if node.op not in FUNCTIONS:
             reason = REFUSED.get(node.op, "no function for it")
@@ -49,7 +57,7 @@ def to_module(
     root = nn.Module()
     places = _place_constants(root, graph)
     code = _record(graph, root, places)
-    return fx.GraphModule(root, code, class_name="Network")
+    return fx.GraphModule(root, code, class_name="Network"), places
 
 
 def _record(graph: Graph, root: nn.Module, places: Mapping[str, str]) -> fx.Graph:
