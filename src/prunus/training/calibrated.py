@@ -7,6 +7,7 @@ from typing import Any
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from prunus.extras import missing_package
 from prunus.pruning import one_shot
 from prunus.pruning.one_shot import LayerReport
 from prunus.pruning.preferred import preferred_scheme
@@ -30,13 +31,16 @@ def prune_onnx(
 
     calibration: a few hundred unlabelled inputs in batches, by input name: the weights that stay are then refitted to
     what the dense network answers on them, see `prunus.training.reconstruct`. distil: epochs of distillation after it.
+    Raises MissingExtraError: calibration, and torch isn't installed.
     """
     scheme = preferred_scheme(precision, target) if scheme is None else scheme
     if calibration is None:
         return one_shot.prune_onnx(model, scheme, sparsity, ignore, report=report)
-    from prunus.training.reconstruct.network import Options
-    from prunus.training.reconstruct.onnx_file import reconstruct_onnx
-
+    try:
+        from prunus.training.reconstruct.network import Options
+        from prunus.training.reconstruct.onnx_file import reconstruct_onnx
+    except ModuleNotFoundError as error:
+        raise missing_package("prunus.prune_onnx with calibration", error) from error
     made = reconstruct_onnx(model, scheme, sparsity, ignore, calibration, Options(distil=distil))
     for layer in made.result.layers:
         if report is not None:

@@ -13,6 +13,7 @@ from prunus.sparsity.project import project
 from prunus.sparsity.scheme import FORMS, parse
 from prunus.sparsity.schemes import SCHEMES
 from prunus.training.reconstruct import Options, reconstruct
+from prunus.training.reconstruct.network import evenly
 from tests.training.reconstruct.networks import Small, inputs
 
 BATCHES = [inputs(8, 8, 9, 9, seed=seed) for seed in range(4)]
@@ -71,6 +72,14 @@ def test_the_same_inputs_give_the_same_weights() -> None:
         reconstruct(model, HALF, BATCHES, Options(distil=1))
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("samples", "expected"), [(1, [0]), (8, [0]), (9, [0, 2]), (24, [0, 1, 2]), (99, [0, 1, 2, 3])]
+)
+def test_least_squares_takes_some_batches(samples: int, expected: list[int]) -> None:
+    taken = evenly([(batch,) for batch in BATCHES], samples)
+    assert [next(i for i, b in enumerate(BATCHES) if b is batch) for (batch,) in taken] == expected
 
 
 def test_a_running_mean_takes_what_a_missing_bias_cannot() -> None:

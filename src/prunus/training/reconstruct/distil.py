@@ -52,7 +52,7 @@ def distil(
     try:
         for epoch in range(epochs):
             total = 0.0
-            for batch in _mixed(batches, order):
+            for batch in mixed(batches, order):
                 with torch.no_grad():
                     wanted = _observe(dense, names, batch)
                 loss = _loss(_observe(sparse, names, batch), wanted)
@@ -77,7 +77,7 @@ def distil(
             parameter.requires_grad_(wants)
 
 
-def _mixed(batches: Sequence[Batch], order: torch.Generator) -> Iterator[Batch]:
+def mixed(batches: Sequence[Batch], order: torch.Generator) -> Iterator[Batch]:
     """The samples in new batches, as many and of the sizes that there were: neighbours are often alike."""
     if len({tuple(part.shape[1:] for part in batch) for batch in batches}) > 1:
         yield from (batches[index] for index in torch.randperm(len(batches), generator=order).tolist())

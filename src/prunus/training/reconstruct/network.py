@@ -31,13 +31,15 @@ Bools = NDArray[np.bool_]
 class Options:
     """How a network is reconstructed.
 
-    damping: how strongly weights are held where they were, against what the data say. distil: epochs of distillation
+    damping: how strongly weights are held where they were, against what the data say. samples: least squares takes
+    whole batches, evenly, until it has so many inputs; more say little that is new. distil: epochs of distillation
     over the calibration data afterwards; rate: its highest learning rate,
     relative to the size of the weights. seed: of positions and of the order of
     batches.
     """
 
     damping: float = 0.01
+    samples: int = 256
     distil: int = 0
     rate: float = 1.5e-3
     seed: int = 0
@@ -150,7 +152,14 @@ def prune_against(
         said(f"{o.parameter}: error {o.error:.3f}, by magnitude {o.magnitude:.3f}")
 
     outcomes, refused = reconstruct_in_sequence(
-        sparse, dense, goals, batches, damping=options.damping, seed=options.seed, fixed=fixed, report=tell
+        sparse,
+        dense,
+        goals,
+        evenly(batches, options.samples),
+        damping=options.damping,
+        seed=options.seed,
+        fixed=fixed,
+        report=tell,
     )
     if options.distil and outcomes:
         between(outcomes, refused)
@@ -160,6 +169,13 @@ def prune_against(
             report=lambda epoch, loss: said(f"distillation {epoch + 1}/{options.distil}: loss {loss:.4f}"),
         )  # fmt: skip
     return outcomes, refused
+
+
+def evenly(batches: Sequence[Batch], samples: int) -> Sequence[Batch]:
+    """Every so many of the batches, which together have `samples` inputs or a few more; all where they have fewer."""
+    n_wanted = -(-samples * len(batches) // sum(len(batch[0]) for batch in batches))
+    step = len(batches) / max(n_wanted, 1)
+    return batches if step <= 1 else [batches[int(i * step)] for i in range(n_wanted)]
 
 
 def check_batches(batches: Iterable[Tensor | tuple[Tensor, ...]]) -> list[Batch]:
