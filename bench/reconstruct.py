@@ -7,7 +7,7 @@ in no fully connected layer; by magnitude, by layer-wise reconstruction, and wit
 JSON list of {"file": path, "imagenet": [classes]} on Debian's tuxpaint-stamps-default (under /usr/share, or
 PRUNUS_DATA). Fitted on stamps that aren't in it, on its own whose sha1 of the path begins with 0 to 7, without labels,
 and on photos of scikit-image, each also mirrored at another size; reported on the others ("held out") and on all.
-A row that is there already for the same code and settings is skipped.
+What is there already with the same settings is skipped.
 """
 
 import argparse
@@ -132,6 +132,8 @@ def measure(
     for scheme in schemes:
         base = {"network": name, "scheme": scheme, "sparsity": SPARSITY}
         keys = {way: f"{name} {scheme} {way}" for way in ("magnitude", "reconstruction", "distillation")}
+        if not settings["epochs"]:
+            del keys["distillation"]
         if all(map(known, keys.values())):
             print(f"{name} {scheme}: measured already")
             continue
@@ -141,7 +143,7 @@ def measure(
 
         def row(way: str, made: Any, start: float = start, base: Any = base, keys: Any = keys) -> None:
             errors = [(e.magnitude, e.reconstructed) for e in made.errors]
-            before, after = np.mean(errors, 0)
+            before, after = np.mean(errors, 0).tolist()
             add({
                 "key": keys[way], **base, "method": way, "fitted_on": len(x_fit), **settings,
                 "achieved": made.result.sparsity, "layer_error_magnitude": before, "layer_error": after,
@@ -154,6 +156,11 @@ def measure(
             before_distillation=lambda made, row=row: row("reconstruction", made),
         )  # fmt: skip
         row("distillation" if settings["epochs"] else "reconstruction", made)
+
+
+def _plain(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows without what can't be compared as items."""
+    return [{key: value for key, value in row.items() if not isinstance(value, dict)} for row in rows]
 
 
 def main() -> int:
@@ -175,7 +182,9 @@ def main() -> int:
     settings = {"epochs": arguments.epochs, "rate": arguments.rate, "stamps": arguments.stamps}
 
     def known(key: str) -> bool:
-        return not arguments.again and any(row["key"] == key for row in before)
+        fitted_so = key.endswith(("reconstruction", "distillation"))
+        wanted = {"key": key, **(settings if fitted_so else {})}
+        return not arguments.again and any(wanted.items() <= row.items() for row in _plain(before))
 
     def add(row: dict[str, Any]) -> None:
         print(row, flush=True)

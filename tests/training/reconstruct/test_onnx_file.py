@@ -155,19 +155,19 @@ FOLDED: dict[str, tuple[list[Any], list[Any], dict[str, Any]]] = {
         ["N", 16, 7, 7],
         {"w": draw(16, 8, 3, 3), "v": draw(16, 8, 3, 3, seed=7), "b": draw(16, seed=1)},
     ),
-    "float16": (
+    "weight in a Constant node": (
         [
-            helper.make_node("Cast", ["w16"], ["w"], to=TensorProto.FLOAT),
+            helper.make_node("Constant", [], ["w"], value=numpy_helper.from_array(draw(16, 8, 3, 3), "w")),
             helper.make_node("Conv", ["x", "w", "b"], ["y"], name="conv"),
         ],
         ["N", 16, 7, 7],
-        {"w16": draw(16, 8, 3, 3).astype(np.float16), "b": draw(16, seed=1)},
+        {"b": draw(16, seed=1)},
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("distil", [0, 2])
-@pytest.mark.parametrize("name", [name for name in FOLDED if name != "float16"])
+@pytest.mark.parametrize("name", FOLDED)
 def test_folded_scales_and_biases_go_back_into_the_file(name: str, distil: int) -> None:
     nodes, out, arrays = FOLDED[name]
     model = build(nodes, out, **arrays)
@@ -191,6 +191,31 @@ def test_a_shared_weight() -> None:
     made = reconstruct_onnx(model, "block-column:8x16", 0.5, (), FEEDS)
     assert error(made.result.model, model) < error(prune_layers(model, "block-column:8x16", 0.5).model, model)
     np.testing.assert_array_equal(tensors(made.result.model)["b"], tensors(model)["b"])
+
+
+def test_a_bias_that_an_ignored_layer_reads_too_stays() -> None:
+    nodes, out, arrays = FOLDED["bias with another reader"]
+    model = build(nodes, out, **arrays)
+    made = reconstruct_onnx(model, "block-column:8x16", 0.5, ["two"], FEEDS, Options(distil=1)).result
+    np.testing.assert_array_equal(tensors(made.model)["b"], arrays["b"])
+    assert list(made.model.graph.node[0].input) == ["x", "w", "b"]
+    assert {layer.name: layer.note for layer in made.layers} == {"one": "", "two": "ignored"}
+
+
+def test_a_weight_with_two_scales_stays_dense() -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], name="one"),
+        helper.make_node("BatchNormalization", ["c", "s", "t", "m", "v"], ["n"], name="bn"),
+        helper.make_node("Conv", ["x", "w"], ["d"], name="two"),
+        helper.make_node("Add", ["n", "d"], ["e"]),
+        helper.make_node("Conv", ["e", "z"], ["y"], name="three"),
+    ]
+    model = build(nodes, ["N", 16, 5, 5], w=draw(16, 8, 3, 3), z=draw(16, 16, 3, 3), **BATCH_NORM)
+    made = reconstruct_onnx(model, "unstructured", 0.5, (), FEEDS).result
+    np.testing.assert_array_equal(tensors(made.model)["w"], tensors(model)["w"])
+    by_name = {layer.weight: layer for layer in made.layers}
+    assert "scales" in by_name["w"].note and by_name["w"].scheme is None
+    assert by_name["z"].sparsity == 0.5
 
 
 def test_a_fixed_batch() -> None:

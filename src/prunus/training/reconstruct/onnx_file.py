@@ -20,7 +20,7 @@ from prunus.graph.ir import Graph
 from prunus.graph.load import load_model, naming
 from prunus.graph.read import read
 from prunus.pruning.one_shot import LayerReport, PruneResult, mean_sparsity, prune_layers, write_metadata
-from prunus.pruning.onnx_weights import FLOATS, Weight, layer_name, weights
+from prunus.pruning.onnx_weights import FLOATS, Weight, group, layer_name, weights
 from prunus.pruning.onnx_weights import read as read_weight
 from prunus.pruning.torch_module import to_module_with_places
 from prunus.sparsity.project import resolve_sparsity
@@ -56,37 +56,34 @@ def reconstruct_onnx(
 
     calibration: a few hundred inputs in batches, by input name; no labels. Biases change too, and with `distil` the
     weights of layers that stay dense; a convolution without a bias may get one, where its file folds a BatchNorm. A
-    layer that can't be reconstructed is pruned by magnitude, and its report says why. report: gets a line on each step;
+    layer that can't be reconstructed stays dense, and its report says why. report: gets a line on each step;
     before_distillation: gets what least squares alone made.
 
     Raises as `prune_layers` and `prunus.pruning.torch_module.to_module`: UnsupportedError names a node without a torch
     form. CalibrationError, FeedError: inputs that aren't there, aren't finite or don't fit.
     """
-    proto = load_model(model)
-    skeleton, form = prune_layers(proto, scheme, sparsity, ignore), parse(scheme)
+    proto, form = load_model(model), parse(scheme)
     with naming(model):
         marked, names = _name_nodes(proto)
         graph = read(marked, input_shapes, fallback=False)
         dense, places = to_module_with_places(graph)
     batches = _tensors(checked(graph, calibration), graph.inputs)
-    ties, why_not = _ties(proto, skeleton.model, graph, places, names)
-    sought = {ties[layer.weight].parameter: layer for layer in skeleton.layers if layer.scheme and layer.weight in ties}
+    _, why_not = _ties(proto, proto, graph, places, names)
+    skeleton = prune_layers(proto, scheme, sparsity, [*([ignore] if isinstance(ignore, str) else ignore), *why_not])
+    ties, _ = _ties(proto, skeleton.model, graph, places, names)
+    sought = {ties[layer.weight].parameter: layer for layer in skeleton.layers if layer.scheme}
     goals = [Goal(name, form, resolve_sparsity(form, sparsity)) for name in sought]
     dense.eval().requires_grad_(False)
     sparse = copy.deepcopy(dense)
 
     def made(outcomes: Sequence[Outcome], refused: Mapping[str, str]) -> OnnxReconstruction:
+        assert not refused, refused
         pruned = ModelProto()
         pruned.CopyFrom(skeleton.model)
         live, _ = _ties(proto, pruned, graph, places, names)
-        reasons = dict(why_not)
-        for name, reason in refused.items():
-            reasons[sought[name].weight] = f"by magnitude: {reason}"
-            del live[sought[name].weight]
         _write_back(pruned, live.values(), sparse, dense)
         layers = [
-            _report(layer, live.get(layer.weight), form, sparsity, reasons.get(layer.weight, ""))
-            for layer in skeleton.layers
+            _report(layer, live.get(layer.weight), form, sparsity, why_not.get(layer.weight)) for layer in skeleton.layers
         ]
         overall = mean_sparsity(layers)
         write_metadata(pruned, form, overall, layers)
@@ -138,16 +135,16 @@ def _ties(
     for weight in weights(pruned):
         if weight.node.op_type not in ("GRU", "LSTM") and weight.tensor.data_type in FLOATS:
             readers.setdefault(weight.name, []).append(weight)
-    initialisers = {tensor.name for tensor in pruned.graph.initializer}
     values = {weight.node.output[0]: read_weight(weight).astype(np.float64) for weight in weights(proto)}
     ties: dict[str, Tie] = {}
     why_not: dict[str, str] = {}
     for name, found in readers.items():
-        made: Tie | str = "not an initialiser"
-        if name in initialisers:
-            made = tie(found, values[found[0].node.output[0]], graph, places, names, pruned)
+        if any(group(reader.node) != 1 for reader in found) and len(found) > 1:
+            why_not[name] = "shared by a grouped convolution"
+            continue
+        made = tie(found, values[found[0].node.output[0]], graph, places, names, pruned)
         if isinstance(made, str):
-            why_not[name] = f"by magnitude: {made}"
+            why_not[name] = made
         else:
             ties[name] = made
     return ties, why_not
@@ -176,12 +173,16 @@ def _array(model: nn.Module, path: str) -> NDArray[Any]:
     return array
 
 
-def _report(layer: LayerReport, tied: Tie | None, scheme: Scheme, sparsity: float | None, note: str) -> LayerReport:
+def _report(
+    layer: LayerReport, tied: Tie | None, scheme: Scheme, sparsity: float | None, why_not: str | None
+) -> LayerReport:
     """The report as the file is now."""
+    if why_not is not None:
+        return replace(layer, note=why_not)
     if tied is None or layer.scheme is None:
-        return replace(layer, note="; ".join(filter(None, (layer.note, note)))) if layer.scheme else layer
+        return layer
     array = read_weight(tied.weight)
     zeros = 1 - int(np.count_nonzero(array)) / max(array.size, 1)
     kept = [part for part in layer.note.split("; ") if part and not part.startswith("asked ")]
     off = off_target(scheme, sparsity, zeros)
-    return replace(layer, sparsity=zeros, note="; ".join(filter(None, (*kept, off, note))))
+    return replace(layer, sparsity=zeros, note="; ".join([*kept, *([off] if off else [])]))

@@ -59,7 +59,9 @@ def tie(
     if np.abs(rows * scale[:, None] - wanted).max(initial=0) > FOLDED * np.abs(wanted).max(initial=0):
         return "folded with other weights"
     bias = node.attrs["bias"]
-    if bias is None or len(readers) > 1 or _bias_slot(readers[0], model) is None:
+    biases = [places[other.attrs["bias"]] for other in layers.values() if other.attrs["bias"] is not None]
+    alone = bias is not None and len(readers) == 1 and biases.count(places[bias]) == 1
+    if not alone or _bias_slot(readers[0], model) is None:
         return Tie(readers[0], paths.pop(), scale, None)
     return Tie(readers[0], paths.pop(), scale, places[bias])
 
