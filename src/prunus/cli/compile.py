@@ -27,7 +27,6 @@ from prunus.cli.options import (
     parse_shapes,
 )
 from prunus.cli.output import Printer, megabytes
-from prunus.pruning.images import Scaling
 
 EXAMPLE = "prunus compile model.onnx -o model.prunus"
 

@@ -55,8 +55,8 @@ def test_never_worse_than_magnitude(name: str, centred: bool) -> None:
     if centred:
         answers += (y.mean(1) - found.weights.numpy() @ x.mean(1))[:, None]
     assert found.error == pytest.approx(np.sqrt(((answers - y) ** 2).sum() / (y**2).sum()), rel=1e-6)
-    # a filter that is gone is gone: only its mean can be made up for
-    assert found.error < (1 if name == "filter" else 0.8) * found.plain
+    # a filter that is gone is gone, and a row of a block is much of one: only its mean can be made up for
+    assert found.error < (1 if name in ("filter", "block-row") else 0.8) * found.plain
 
 
 @pytest.mark.parametrize("name", SCHEMES)

@@ -64,7 +64,7 @@ def reconstruct_weights(
     h = moments.h + pull * torch.eye(len(moments.h), dtype=torch.float64)
     g = moments.g + pull * dense
     scale = h.diagonal().sqrt()
-    inverse: Tensor = torch.cholesky_inverse(torch.linalg.cholesky(h))  # type: ignore[no-untyped-call]
+    inverse: Tensor = torch.cholesky_inverse(torch.linalg.cholesky(h))
     best = g @ inverse  # where nothing had to vanish
 
     def masked(score: Tensor, shape: Scheme) -> Bools:
@@ -77,7 +77,8 @@ def reconstruct_weights(
     magnitude = project(weights, scheme, sparsity)
     plain = torch.where(torch.from_numpy(magnitude.reshape(dense.shape)), dense, 0.0)
     found = [solved(magnitude)]
-    for shape in (scheme, *NARROWER.get(scheme.name, lambda _: ())(scheme)):
+    others = NARROWER[scheme.name](scheme) if scheme.name in NARROWER else ()
+    for shape in (scheme, *others):
         scores = (best * scale, best / inverse.diagonal().sqrt())
         tried = [solved(masked(score, shape)) for score in scores]
         start = min(tried, key=lambda item: item[0])[1]

@@ -83,7 +83,8 @@ def reconstruct_onnx(
         live, _ = _ties(proto, pruned, graph, places, names)
         _write_back(pruned, live.values(), sparse, dense)
         layers = [
-            _report(layer, live.get(layer.weight), form, sparsity, why_not.get(layer.weight)) for layer in skeleton.layers
+            _report(layer, live.get(layer.weight), form, sparsity, why_not.get(layer.weight))
+            for layer in skeleton.layers
         ]
         overall = mean_sparsity(layers)
         write_metadata(pruned, form, overall, layers)
