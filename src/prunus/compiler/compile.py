@@ -16,16 +16,18 @@ from prunus.compiler.schedule import Schedule, chains_of, check_layers, read_sch
 from prunus.compiler.translate import Layer, translate
 from prunus.compiler.tune import Tuner, layer_shapes
 from prunus.errors import FeedError, SchemeError, TargetError
-from prunus.graph.ir import Graph
+from prunus.graph.ir import Graph, Node
 from prunus.graph.load import load_model, naming
 from prunus.graph.read import read
 from prunus.kernels.library import cache_folder, isa_for, kernel_library
 from prunus.runtime.artefact import pack
 from prunus.runtime.cpu import Cpu, describe
+from prunus.runtime.lower.ops import LOWERINGS
 from prunus.runtime.session import Session, check_threads
 from prunus.runtime.streams import check_streams
 from prunus.sparsity.check import check
 from prunus.sparsity.detect import detect
+from prunus.sparsity.refusal import Refusal
 from prunus.sparsity.scheme import Scheme, parse
 
 TUNING = ("off", "fast", "full")
@@ -137,11 +139,17 @@ def check_fixed_dimensions(proto: onnx.ModelProto, given: Shapes, fed: Shapes) -
 
 def read_at_batch_1(proto: onnx.ModelProto, shapes: Shapes | None, fallback: bool, *, keep_steps: bool = True) -> Graph:
     """The graph; where the batch may change it is read at batch 1, for plans scale it. `keep_steps`: as `read`."""
-    graph = read(proto, shapes, fallback, keep_steps=keep_steps)
+    graph = read(proto, shapes, fallback, keep_steps=keep_steps, decline=without_kernel)
     if graph.batch and shapes:
         ones = {name: (1, *shape[1:]) if shape else shape for name, shape in shapes.items()}
-        graph = read(proto, ones, fallback, keep_steps=keep_steps) if ones != dict(shapes) else graph
+        graph = read(proto, ones, fallback, keep_steps=keep_steps, decline=without_kernel) if ones != dict(shapes) else graph
     return graph
+
+
+def without_kernel(node: Node) -> Refusal | None:
+    """Why a node can't be compiled that the graph has an operator for."""
+    missing = node.op == "recurrent" and node.op not in LOWERINGS
+    return Refusal("no kernel for it") if missing else None
 
 
 def stated_scheme(proto: onnx.ModelProto) -> Scheme | None:

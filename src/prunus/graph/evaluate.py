@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prunus.graph.ir import Format, Graph, Node
+from prunus.graph.ir import Activation, Format, Graph, Node
 from prunus.runtime.lower.window import source_table
 from prunus.sparsity.words import bf16_bits, from_bf16
 
@@ -203,6 +204,65 @@ def _pad(node: Node, graph: Graph, x: Array) -> Array:
     return np.pad(x, node.attrs["pads"], mode=node.attrs["mode"])
 
 
+def _recurrent(node: Node, graph: Graph, x: Array, *rest: Array) -> list[Array]:
+    a, given = node.attrs, dict(zip(node.attrs["given"], rest, strict=True))
+    (t, n, _), h = x.shape, graph.constants[a["recurrence"]].shape[1]
+
+    def constant(key: str, shape: tuple[int, ...]) -> Array:
+        return np.zeros(shape) if a[key] is None else graph.constants[a[key]].astype(np.float64)
+
+    states = [given[key] if key in given else constant(f"initial_{key}", (n, h)) for key in "hc"]
+    hidden, cell = (state.astype(np.float64) for state in states)
+    lengths = np.asarray(given.get("lengths", [t] * n if a["lengths"] is None else a["lengths"]))
+    weight, recurrence = constant("weight", ()), constant("recurrence", ())
+    bias, inside = constant("bias", (len(weight),)), constant("recurrence_bias", (h,))
+    functions = [partial(_gate, act, a["clip"]) for act in a["activations"]]
+    y, rows = np.zeros((t, n, h)), np.arange(n)
+    for step in range(t):
+        live = (step < lengths)[:, None]
+        at = np.where(live[:, 0], lengths - 1 - step if a["reverse"] else step, 0)
+        sums = x[at, rows].astype(np.float64) @ weight.T + bias
+        if a["kind"] == "gru":
+            new, new_cell = _gru(sums, hidden, recurrence, inside, functions, a["linear_before_reset"]), cell
+        elif a["kind"] == "lstm":
+            new, new_cell = _lstm(sums + hidden @ recurrence.T, cell, functions, a["input_forget"])
+        else:
+            new, new_cell = functions[0](sums + hidden @ recurrence.T), cell
+        y[at[live[:, 0]], rows[live[:, 0]]] = new[live[:, 0]]
+        hidden, cell = np.where(live, new, hidden), np.where(live, new_cell, cell)
+    empty = (lengths == 0)[:, None]
+    return [y, *(np.where(empty, 0, state) for state in (hidden, cell)[: len(node.outputs) - 1])]
+
+
+def _gate(activation: Activation, clip: float | None, sums: Array) -> Array:
+    with np.errstate(over="ignore"):
+        return GATE[activation.kind](sums if clip is None else np.clip(sums, -clip, clip), *activation.params)
+
+
+GATE: dict[str, Callable[..., Array]] = {
+    **ACTIVATION,
+    "affine": lambda a, alpha, beta: alpha * a + beta,
+    "thresholded_relu": lambda a, alpha: np.where(a > alpha, a, 0),
+    "scaled_tanh": lambda a, alpha, beta: alpha * np.tanh(beta * a),
+    "softsign": lambda a: a / (1 + np.abs(a)),
+}
+
+
+def _gru(sums: Array, hidden: Array, recurrence: Array, inside: Array, functions: Any, before_reset: bool) -> Array:
+    h = hidden.shape[1]
+    z, r = np.split(functions[0](sums[:, : 2 * h] + hidden @ recurrence[: 2 * h].T), 2, axis=1)
+    own = recurrence[2 * h :].T
+    candidate = functions[1](sums[:, 2 * h :] + (r * (hidden @ own + inside) if before_reset else (r * hidden) @ own))
+    return (1 - z) * candidate + z * hidden
+
+
+def _lstm(sums: Array, cell: Array, functions: Any, coupled: bool) -> tuple[Array, Array]:
+    i, o, f, c = np.split(sums, 4, axis=1)
+    take = functions[0](i)
+    cell = (1 - take if coupled else functions[0](f)) * cell + take * functions[1](c)
+    return functions[0](o) * functions[2](cell), cell
+
+
 def _partition(node: Node, graph: Graph, *inputs: Array) -> list[Array]:
     import onnxruntime
 
@@ -214,6 +274,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "conv": _conv,
     "conv_transpose": _conv_transpose,
     "gemm": _gemm,
+    "recurrent": _recurrent,
     "max_pool": _pool,
     "avg_pool": _pool,
     "global_avg_pool": lambda n, g, x: x.mean((2, 3), keepdims=True, dtype=np.float64),

@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from prunus.graph.ir import Activation, Graph, Node, consumers, fresh, producers
+from prunus.graph.ir import CONSTANTS, Activation, Graph, Node, consumers, fresh, producers
 
 LAYERS = ("conv", "conv_transpose", "gemm")
 
@@ -263,7 +263,7 @@ def tidy(graph: Graph) -> Graph:
     for node in kept:
         wanted.update(node.outputs)
     named = {value for node in kept for key, value in node.attrs.items()
-             if key in ("weight", "bias", "slope", "constant", "scale", "shift")}  # fmt: skip
+             if key in CONSTANTS}  # fmt: skip
     return replace(
         graph,
         nodes=tuple(reversed(kept)),

@@ -63,6 +63,16 @@ ACTIVATIONS: dict[str, tuple[str, ...]] = {
     "gelu": (),
 }
 
+# those that gates of recurrent layers may have
+GATE_ACTIVATIONS: dict[str, tuple[str, ...]] = {
+    **{kind: ACTIVATIONS[kind] for kind in ("relu", "tanh", "sigmoid", "hard_sigmoid", "leaky_relu", "elu", "softplus")},
+    "affine": ("alpha", "beta"),  # alpha * x + beta
+    "thresholded_relu": ("alpha",),  # x above alpha, else 0
+    "scaled_tanh": ("alpha", "beta"),  # alpha * tanh(beta * x)
+    "softsign": (),
+}
+GATES: dict[str, int] = {"gru": 3, "lstm": 4, "rnn": 1}  # kinds of recurrent layers: matrices stacked as rows
+
 
 @dataclass(frozen=True)
 class Node:
@@ -74,6 +84,11 @@ class Node:
     outputs: tuple[str, ...]
     attrs: Mapping[str, Any] = field(default_factory=dict)
 
+
+# attributes that name constants
+CONSTANTS = (
+    "weight", "bias", "slope", "constant", "scale", "shift", "recurrence", "recurrence_bias", "initial_h", "initial_c",
+)  # fmt: skip
 
 # The operators of the graph and the attributes each has. Spatial attributes are 2-D: (h, w); pads (top, left, bottom,
 # right). A 1-D convolution or pooling is read as 2-D with h = 1 between two reshapes.
@@ -99,6 +114,28 @@ OPS: dict[str, tuple[str, ...]] = {
     # x[..., k], or x[n, c, h, w] with k = c * h * w > w, by constant weight float32[o, k]: outputs first,
     # alpha and beta folded in
     "gemm": ("weight", "bias", "activation", "slope"),
+    # one direction of a GRU, LSTM or RNN: x[t, n, i], then what `given` lists of h[n, h], c[n, h], lengths int32[n], to
+    # y[t, n, h], the last h[n, h] and, of an LSTM, the last c[n, h]. weight float32[gates * h, i], recurrence
+    # float32[gates * h, h], gates z r h, or i o f c; bias float32[gates * h]; recurrence_bias float32[h], of a GRU's
+    # candidate inside the reset. initial_h, initial_c float32[n, h] where they aren't given, None: zeros. lengths: a
+    # tuple where they are constant, None: all steps, or given. activations: of f, g, h. clip: bound of what goes into
+    # f and g and, in an LSTM, h, or None. Beyond its length a sequence has y = 0; of length 0, its last states are 0
+    "recurrent": (
+        "kind",
+        "weight",
+        "recurrence",
+        "bias",
+        "recurrence_bias",
+        "activations",
+        "linear_before_reset",
+        "reverse",
+        "clip",
+        "input_forget",
+        "given",
+        "initial_h",
+        "initial_c",
+        "lengths",
+    ),
     "max_pool": ("kernel", "strides", "pads", "dilations"),  # pads as resolved with ceil_mode and auto_pad
     "avg_pool": ("kernel", "strides", "pads", "count_include_pad"),  # ceil_mode beyond pads isn't compiled
     "global_avg_pool": (),
@@ -180,11 +217,33 @@ def verify(graph: Graph) -> None:
         assert made.issuperset(node.inputs), f"{node.name}: reads {set(node.inputs) - made} before it is made"
         assert not made.intersection(node.outputs), f"{node.name}: makes {node.outputs} again"
         made.update(node.outputs)
-        for key in ("weight", "bias", "slope", "constant", "scale", "shift"):
+        for key in CONSTANTS:
             constant = node.attrs.get(key)
             assert constant is None or constant in graph.constants, f"{node.name}: no constant {constant}"
             assert constant is None or graph.constants[constant].dtype == np.float32, f"{node.name}: {constant}"
         activation = node.attrs.get("activation")
         assert activation is None or activation.kind in (*ACTIVATIONS, "prelu"), f"{node.name}: {activation}"
+        if node.op == "recurrent":
+            _verify_recurrent(node, graph)
     assert made.issuperset(graph.outputs), f"outputs {set(graph.outputs) - made} are never made"
     assert made.issubset(graph.values), f"values {made - set(graph.values)} have no shape"
+
+
+def _verify_recurrent(node: Node, graph: Graph) -> None:
+    a, (t, n, i) = node.attrs, graph.values[node.inputs[0]].shape
+    assert a["kind"] in GATES, f"{node.name}: {a['kind']}"
+    rows, h = graph.constants[a["recurrence"]].shape
+    assert rows == GATES[a["kind"]] * h and graph.constants[a["weight"]].shape == (rows, i), f"{node.name}: matrices"
+    for key, shape in {"bias": (rows,), "recurrence_bias": (h,), "initial_h": (n, h), "initial_c": (n, h)}.items():
+        assert a[key] is None or graph.constants[a[key]].shape == shape, f"{node.name}: {key}"
+    sizes = {"h": (n, h), "c": (n, h), "lengths": (n,)}
+    assert list(a["given"]) == [key for key in sizes if key in a["given"]], f"{node.name}: {a['given']}"
+    found = [graph.values[name].shape for name in node.inputs[1:]]
+    assert found == [sizes[key] for key in a["given"]], f"{node.name}: inputs {found}"
+    outputs = [graph.values[name].shape for name in node.outputs]
+    states = 2 if a["kind"] == "lstm" else 1
+    assert outputs == [(t, n, h)] + [(n, h)] * states, f"{node.name}: outputs {outputs}"
+    assert len(a["activations"]) == states + (a["kind"] != "rnn"), f"{node.name}: {a['activations']}"
+    assert all(act.kind in GATE_ACTIVATIONS for act in a["activations"]), f"{node.name}: {a['activations']}"
+    assert a["lengths"] is None or ("lengths" not in a["given"] and len(a["lengths"]) == n), f"{node.name}: lengths"
+    assert not any(key in a["given"] and a[f"initial_{key}"] is not None for key in "hc"), f"{node.name}: a state twice"

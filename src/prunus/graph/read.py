@@ -1,7 +1,8 @@
 """ONNX in, Graph out: normalise, convert node by node, put what isn't compiled into partitions, fuse."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from prunus.graph.scaling import same_but_for_batch, scales_with_batch
 from prunus.sparsity.refusal import Refusal
 
 MOST_AXES = 6  # that a record has
+Decline = Callable[[Node], Refusal | None]
 
 
 def read(
@@ -29,35 +31,39 @@ def read(
     fallback: bool = True,
     *,
     keep_steps: bool = True,
+    decline: Decline = lambda node: None,
 ) -> Graph:
     """The graph of an ONNX model.
 
     A symbolic leading dimension of the inputs is the batch: 1 unless `input_shapes` gives it; `Graph.batch` is set
     where the graph holds for any. Nodes that aren't compiled become "onnxruntime" nodes. Values that a file in QDQ form
-    rounds are rounded if `keep_steps`, else only `Graph.formats` tells.
+    rounds are rounded if `keep_steps`, else only `Graph.formats` tells. `decline` says which nodes the caller can't do
+    anything with, and why: they go to onnxruntime too.
     Raises ModelError, FeedError: as `load_model` and `normalise`. UnsupportedError: a node isn't compiled and
     `fallback` is False, or no engine knows its operator; names operator and node and says why.
     """
     proto = load_model(source)
-    graph = _read(proto, input_shapes, fallback, keep_steps)
-    return replace(graph, batch=graph.batch and _holds_for_any_batch(graph, proto, fallback, keep_steps))
+    again = partial(_read, proto, fallback=fallback, keep_steps=keep_steps, decline=decline)
+    graph = again(input_shapes)
+    return replace(graph, batch=graph.batch and _holds_for_any_batch(graph, again))
 
 
-def _holds_for_any_batch(graph: Graph, proto: onnx.ModelProto, fallback: bool, keep_steps: bool) -> bool:
+def _holds_for_any_batch(graph: Graph, again: Callable[[Mapping[str, tuple[int, ...]]], Graph]) -> bool:
     """Folding may have fixed the batch size in shapes and constants, so the model is read at another one too."""
     if not scales_with_batch(graph):
         return False
     shapes = [graph.values[name].shape for name in graph.inputs]
     larger = {name: (shape[0] + 1, *shape[1:]) for name, shape in zip(graph.inputs, shapes, strict=True)}
     try:
-        return same_but_for_batch(graph, _read(proto, larger, fallback, keep_steps))
+        return same_but_for_batch(graph, again(larger))
     except (ModelError, UnsupportedError):
         return False
 
 
 def _read(
-    proto: onnx.ModelProto, input_shapes: Mapping[str, tuple[int, ...]] | None, fallback: bool, keep_steps: bool
-) -> Graph:
+    proto: onnx.ModelProto, input_shapes: Mapping[str, tuple[int, ...]] | None, fallback: bool, keep_steps: bool,
+    decline: Decline,
+) -> Graph:  # fmt: skip
     """The graph at one batch size; `batch` says only that the inputs' leading dimensions are symbolic."""
     model, batch = normalise(proto, input_shapes)
     conversion = Conversion({}, {})
@@ -68,6 +74,8 @@ def _read(
         conversion.values[str(value.name)] = Value(str(value.name), static_shape(value), dtype_of(value))
     for onnx_node in model.graph:
         made = convert(onnx_node, model, conversion)
+        if not isinstance(made, Refusal):
+            made = next((refusal for node in made if (refusal := decline(node))), made)
         if isinstance(made, Refusal):
             name = onnx_node.name or str(onnx_node.outputs[0].name)
             if not fallback:
@@ -108,8 +116,10 @@ def convert(onnx_node: ir.Node, model: ir.Model, conversion: Conversion) -> list
     flowing = [v for v in onnx_node.inputs if v is not None and ir.convenience.get_const_tensor(v) is None]
     outputs = [v for v in onnx_node.outputs if v.name]
     for value in (*flowing, *outputs[:1]):
-        if dtype_of(value) != "float32":
-            return Refusal(f"{value.name} is {dtype_of(value) or 'of unknown type'}, not float32")
+        counts = onnx_node.op_type in ("GRU", "LSTM", "RNN") and value in onnx_node.inputs[4:5]
+        expected = "int32" if counts else "float32"
+        if dtype_of(value) != expected:
+            return Refusal(f"{value.name} is {dtype_of(value) or 'of unknown type'}, not {expected}")
         shape = static_shape(value)
         if min(shape, default=1) < 1:
             return Refusal(f"{value.name} has no static shape, or is empty: {list(shape)}")

@@ -18,7 +18,7 @@ def _independent(node: Node, graph: Graph) -> bool:
     shapes = [graph.values[name].shape for name in node.inputs]
     attrs = node.attrs
     match node.op:
-        case "onnxruntime":
+        case "onnxruntime" | "recurrent":  # whose steps come before the batch
             return False
         case "concat" | "split":
             return bool(attrs["axis"] != 0)

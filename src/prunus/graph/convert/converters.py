@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from prunus.graph.convert import elementwise, layers, move, windows
+from prunus.graph.convert import elementwise, layers, move, recurrent, windows
 from prunus.graph.onnx_node import Converter
 
 CONVERTERS: Final[dict[str, Converter]] = {
@@ -10,6 +10,9 @@ CONVERTERS: Final[dict[str, Converter]] = {
     "ConvTranspose": layers.conv_transpose,
     "Gemm": layers.gemm,
     "MatMul": layers.matmul,
+    "GRU": recurrent.recurrent("gru"),
+    "LSTM": recurrent.recurrent("lstm"),
+    "RNN": recurrent.recurrent("rnn"),
     "MaxPool": windows.max_pool,
     "AveragePool": windows.avg_pool,
     "GlobalAveragePool": windows.global_pool("global_avg_pool"),
