@@ -57,7 +57,9 @@ class Case:
             arrays["lengths"] = np.array(self.lengths, np.int32)
         if self.peepholes is not None:
             arrays["p"] = self.peepholes
-        fed = {"x"} | (set(states) if self.states == "given" else set()) | ({"lengths"} if self.lengths_given else set())
+        fed = (
+            {"x"} | (set(states) if self.states == "given" else set()) | ({"lengths"} if self.lengths_given else set())
+        )
         slots = ["x", "w", "r", "b", "lengths", "h0", "c0", "p"]
         names = [slot if slot in arrays else "" for slot in slots]
         while not names[-1]:

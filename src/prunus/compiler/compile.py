@@ -142,7 +142,11 @@ def read_at_batch_1(proto: onnx.ModelProto, shapes: Shapes | None, fallback: boo
     graph = read(proto, shapes, fallback, keep_steps=keep_steps, decline=without_kernel)
     if graph.batch and shapes:
         ones = {name: (1, *shape[1:]) if shape else shape for name, shape in shapes.items()}
-        graph = read(proto, ones, fallback, keep_steps=keep_steps, decline=without_kernel) if ones != dict(shapes) else graph
+        graph = (
+            read(proto, ones, fallback, keep_steps=keep_steps, decline=without_kernel)
+            if ones != dict(shapes)
+            else graph
+        )
     return graph
 
 

@@ -216,7 +216,8 @@ def _recurrent(node: Node, graph: Graph, x: Array, *rest: Array) -> list[Array]:
     lengths = np.asarray(given.get("lengths", [t] * n if a["lengths"] is None else a["lengths"]))
     weight, recurrence = constant("weight", ()), constant("recurrence", ())
     bias, inside = constant("bias", (len(weight),)), constant("recurrence_bias", (h,))
-    functions = [partial(_gate, act, a["clip"]) for act in a["activations"]]
+    # what an LSTM takes out of its cell isn't clipped: so does onnxruntime
+    functions = [partial(_gate, act, a["clip"] if j < 2 else None) for j, act in enumerate(a["activations"])]
     y, rows = np.zeros((t, n, h)), np.arange(n)
     for step in range(t):
         live = (step < lengths)[:, None]
@@ -236,7 +237,8 @@ def _recurrent(node: Node, graph: Graph, x: Array, *rest: Array) -> list[Array]:
 
 def _gate(activation: Activation, clip: float | None, sums: Array) -> Array:
     with np.errstate(over="ignore"):
-        return GATE[activation.kind](sums if clip is None else np.clip(sums, -clip, clip), *activation.params)
+        a: Array = GATE[activation.kind](sums if clip is None else np.clip(sums, -clip, clip), *activation.params)
+        return a
 
 
 GATE: dict[str, Callable[..., Array]] = {

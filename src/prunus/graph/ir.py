@@ -65,7 +65,9 @@ ACTIVATIONS: dict[str, tuple[str, ...]] = {
 
 # those that gates of recurrent layers may have
 GATE_ACTIVATIONS: dict[str, tuple[str, ...]] = {
-    **{kind: ACTIVATIONS[kind] for kind in ("relu", "tanh", "sigmoid", "hard_sigmoid", "leaky_relu", "elu", "softplus")},
+    **{
+        kind: ACTIVATIONS[kind] for kind in ("relu", "tanh", "sigmoid", "hard_sigmoid", "leaky_relu", "elu", "softplus")
+    },
     "affine": ("alpha", "beta"),  # alpha * x + beta
     "thresholded_relu": ("alpha",),  # x above alpha, else 0
     "scaled_tanh": ("alpha", "beta"),  # alpha * tanh(beta * x)
@@ -119,7 +121,8 @@ OPS: dict[str, tuple[str, ...]] = {
     # float32[gates * h, h], gates z r h, or i o f c; bias float32[gates * h]; recurrence_bias float32[h], of a GRU's
     # candidate inside the reset. initial_h, initial_c float32[n, h] where they aren't given, None: zeros. lengths: a
     # tuple where they are constant, None: all steps, or given. activations: of f, g, h. clip: bound of what goes into
-    # f and g and, in an LSTM, h, or None. Beyond its length a sequence has y = 0; of length 0, its last states are 0
+    # f and g, or None; an LSTM's h isn't clipped, as in onnxruntime. Beyond its length a sequence has y = 0; the last
+    # states of one of length 0 are 0
     "recurrent": (
         "kind",
         "weight",

@@ -190,7 +190,9 @@ def _lengths(layer: _Layer) -> tuple[int, ...] | Refusal | None:
     if lengths is None:
         return None
     if lengths.min() < 0 or lengths.max() > layer.steps:
-        raise ModelError(f"node {n.name!r}: {n.op} has sequence lengths {lengths.tolist()}, expected 0 to {layer.steps}")
+        raise ModelError(
+            f"node {n.name!r}: {n.op} has sequence lengths {lengths.tolist()}, expected 0 to {layer.steps}"
+        )
     return None if (lengths == layer.steps).all() else tuple(lengths.tolist())
 
 
