@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from tests.graph.recurrent import CASES as RECURRENT
 from tests.runtime.networks import Net
 
 Build = Callable[[Net, str], str]
@@ -308,3 +309,4 @@ def columns(net: Net, x: str) -> str:
 
 for shape in ((1, 6, 1, 2), (2, 6, 3, 5), (1, 6, 7, 9)):
     register(f"column-kernel-after-a-bias-{shape[3]}", columns, shape)
+MODELS |= {f"recurrent-{name}": lambda c=case: c.build()[0] for name, case in RECURRENT.items()}

@@ -80,3 +80,38 @@ class Case:
         graph = helper.make_graph([node], "net", ports, results, weights)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
         return model, {k: a for k, a in arrays.items() if k in fed}
+
+
+CASES: dict[str, Case] = {
+    "gru": Case("GRU"),
+    "gru-before-reset": Case("GRU", attrs={"linear_before_reset": 1}),
+    "gru-both-ways": Case("GRU", direction="bidirectional", states="given", attrs={"linear_before_reset": 1}),
+    "gru-lengths": Case("GRU", direction="bidirectional", lengths=(2, 4), attrs={"clip": 0.5}),
+    "gru-empty-sequence": Case("GRU", direction="reverse", lengths=(0, 3), states="constant"),
+    "gru-states-only": Case("GRU", outputs=(1,), direction="bidirectional"),
+    "gru-without-bias": Case("GRU", bias=False, n=1),
+    "gru-one-step": Case("GRU", t=1, n=1, states="given", attrs={"linear_before_reset": 1}),
+    "lstm": Case("LSTM"),
+    "lstm-both-ways": Case("LSTM", direction="bidirectional", states="given"),
+    "lstm-reverse": Case("LSTM", direction="reverse", states="constant", lengths=(4, 1)),
+    "lstm-clipped": Case("LSTM", attrs={"clip": 0.4, "input_forget": 1}, outputs=(0, 2)),
+    "lstm-without-peepholes": Case("LSTM", peepholes=np.zeros((1, 15), np.float32)),
+    "rnn": Case("RNN"),
+    "rnn-relu": Case("RNN", direction="bidirectional", attrs={"activations": ["Relu", "Tanh"]}),
+    "activations-1": Case("LSTM", attrs={"activations": ["HardSigmoid", "Softsign", "LeakyRelu"]}),
+    "activations-2": Case("GRU", attrs={"activations": ["Sigmoid", "Elu"], "activation_alpha": [0.5]}),
+    "activations-4": Case("GRU", attrs={"activations": ["Sigmoid", "Softplus"]}),
+    "activations-3": Case(
+        "LSTM",
+        attrs={
+            "activations": ["Affine", "ScaledTanh", "ThresholdedRelu"],
+            "activation_alpha": [0.5, 0.75, 0.25],
+            "activation_beta": [0.25, 1.5],
+        },
+    ),
+}  # fmt: skip
+BATCH_FIRST: dict[str, Case] = {  # which onnxruntime refuses
+    f"{op.lower()}-{direction}": Case(op, direction=direction, states="given", attrs={"layout": 1})
+    for op in ("GRU", "LSTM", "RNN")
+    for direction in DIRECTIONS
+}

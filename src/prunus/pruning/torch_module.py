@@ -20,7 +20,9 @@ from prunus.graph.ir import Graph
 from prunus.graph.read import read
 from prunus.pruning.torch_ops import FUNCTIONS, REFUSED, Context, rounded
 
-LEARNED = ("weight", "bias", "slope", "scale", "shift")  # attributes of nodes; the constants of others are buffers
+# attributes of nodes that name Parameters; the constants of others are buffers
+LEARNED = ("weight", "bias", "slope", "scale", "shift", "recurrence", "recurrence_bias")
+SEVERAL = ("split", "recurrent")  # operators of several outputs
 
 
 def to_module(
@@ -83,7 +85,7 @@ def _record(graph: Graph, root: nn.Module, places: Mapping[str, str]) -> fx.Grap
     for node in graph.nodes:
         made = FUNCTIONS[node.op](node, context, *(values[name] for name in node.inputs))
         for i, name in enumerate(node.outputs):
-            value = made[i] if node.op == "split" else made
+            value = made[i] if node.op in SEVERAL else made
             form = graph.values[name].format
             values[name] = value if form is None else rounded(value, form)
     results = tuple(values[name].node for name in graph.outputs)

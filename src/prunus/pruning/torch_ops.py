@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from prunus.graph.ir import Format, Graph, Node
+from prunus.pruning.torch_recurrent import recurrent
 from prunus.runtime.lower.window import source_table
 
 
@@ -138,6 +139,24 @@ def _gemm(node: Node, c: Context, x: Tensor, *rest: Tensor) -> Tensor:
     return _epilogue(node, c, F.linear(x, c.weight(weight), _bias(node, c)), rest, axis=-1)
 
 
+def _recurrent(node: Node, c: Context, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+    a, given = node.attrs, dict(zip(node.attrs["given"], rest, strict=True))
+
+    def constant(key: str) -> Tensor | None:
+        return None if a[key] is None else c.weight(a[key])
+
+    lengths = given.get("lengths")
+    if a["lengths"] is not None:
+        lengths = c.table(np.array(a["lengths"], np.int64))
+    made = recurrent(
+        x, c.weight(a["weight"]), c.weight(a["recurrence"]), constant("bias"), constant("recurrence_bias"),
+        given["h"] if "h" in given else constant("initial_h"), given["c"] if "c" in given else constant("initial_c"),
+        lengths, a["kind"], [(act.kind, tuple(act.params)) for act in a["activations"]], a["linear_before_reset"],
+        a["reverse"], a["clip"], a["input_forget"],
+    )  # fmt: skip
+    return tuple(made[i] for i in range(len(node.outputs)))
+
+
 def _padded(node: Node, x: Tensor, value: float) -> tuple[Tensor, tuple[int, int]]:
     """The input, padded where the pooling can't do it by itself, and the padding that is left to it."""
     pads = tuple(node.attrs["pads"])
@@ -223,6 +242,7 @@ FUNCTIONS: Final[Mapping[str, Function]] = {
     "conv": _conv,
     "conv_transpose": _conv_transpose,
     "gemm": _gemm,
+    "recurrent": _recurrent,
     "max_pool": _max_pool,
     "avg_pool": _avg_pool,
     "global_avg_pool": lambda n, c, x: x.mean((2, 3), keepdim=True),

@@ -206,7 +206,7 @@ def _biases(layer: _Layer, bias: NDArray[Any] | None, d: int) -> dict[str, str |
     if layer.kind == "gru" and n.attr("linear_before_reset", 0):
         candidate = theirs[2 * layer.hidden :].copy()
         theirs[2 * layer.hidden :] = 0
-        inside = n.conversion.constant(f"{name}.recurrence", candidate) if candidate.any() else None
+        inside = n.conversion.constant(f"{name}_recurrence", candidate) if candidate.any() else None
     return {"bias": n.conversion.constant(name, ours + theirs), "recurrence_bias": inside}
 
 
