@@ -95,13 +95,45 @@ def normal(net: Net, x: str) -> str:
     return batch_norm(net, x, 4)
 
 
+def directions(net: Net, x: str, axis: int = 1, perm: Sequence[int] = (0, 2, 1, 3), size: int = 14) -> str:
+    """Two values [t, n, h] side by side, as exporters write it behind a GRU of two directions."""
+    pieces = [net.add("Unsqueeze", net.add(op, x), ints(net, 1)) for op in ("Neg", "Relu")]
+    turned = net.add("Transpose", net.add("Concat", *pieces, axis=axis), perm=list(perm))
+    return net.add("Reshape", turned, ints(net, 4, -1, size))
+
+
+def shaped(net: Net, x: str, *shapes: Sequence[int]) -> str:
+    """One reshape after the other."""
+    for shape in shapes:
+        x = net.add("Reshape", x, ints(net, *shape))
+    return x
+
+
 SIXTH = 1 / 6
+STEPS = (4, 2, 7)
 CASES: dict[str, Case] = {
     # the normaliser takes Identity away, so sums of one stand in
     "identity": Case("skip_identities", lambda n, x: relu(n, n.add("Sum", n.add("Sum", x))), 2),
     "identity as output": Case("skip_identities", lambda n, x: (n.add("Sum", n.add("Neg", x)), relu(n, x)), 0),
     "identity of an output": Case("skip_identities", lambda n, x: both_and(n, n.add("Sum", n.add("Neg", x)), relu), 0),
     "identity read twice": Case("skip_identities", lambda n, x: twice(n, n.add("Sum", x), relu), 1),
+    "directions": Case("join_directions", directions, 4, STEPS),
+    "directions in another order": Case("join_directions", lambda n, x: directions(n, x, perm=(0, 1, 2, 3)), 0, STEPS),
+    "directions beside each other": Case("join_directions", lambda n, x: directions(n, x, axis=2), 0, STEPS),
+    "directions folded otherwise": Case("join_directions", lambda n, x: directions(n, x, size=28), 0, STEPS),
+    "directions as an output": Case(
+        "join_directions", lambda n, x: (directions(n, x), n.nodes[-2].output[0]), 0, STEPS
+    ),
+    "reshapes": Case("merge_reshapes", lambda n, x: relu(n, shaped(n, x, (8, -1), (2, 42, 4), (4, -1))), 2),
+    "reshapes that come to nothing": Case("merge_reshapes", lambda n, x: relu(n, shaped(n, x, (8, -1), IMAGE)), 2),
+    "reshape to an output": Case("merge_reshapes", lambda n, x: shaped(n, relu(n, x), (8, -1), IMAGE), 1),
+    "reshapes with a reader between": Case(
+        "merge_reshapes", lambda n, x: both_and(n, shaped(n, x, (8, -1)), lambda n, y: shaped(n, y, (4, -1))), 0
+    ),
+    "transposition of one": Case(
+        "merge_reshapes", lambda n, x: shaped(n, n.add("Transpose", x, perm=[1, 0, 2]), (4, 7)), 1, (1, 4, 7)
+    ),
+    "transposition": Case("merge_reshapes", lambda n, x: n.add("Transpose", x, perm=[1, 0, 2]), 0, STEPS),
     "silu": Case("gate_activations", gate, 1),
     "silu, gate first": Case("gate_activations", lambda n, x: gate(n, n.conv(x, 4, 4), first=True), 1),
     "hard swish": Case("gate_activations", lambda n, x: gate(n, x, "HardSigmoid", alpha=SIXTH, beta=0.5), 1),

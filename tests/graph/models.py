@@ -309,4 +309,6 @@ def columns(net: Net, x: str) -> str:
 
 for shape in ((1, 6, 1, 2), (2, 6, 3, 5), (1, 6, 7, 9)):
     register(f"column-kernel-after-a-bias-{shape[3]}", columns, shape)
+for name, (places, axis) in {"one": (3, 1), "last": (-1, 3), "row": ([[1, 3, 5]], 1), "all": ([-2, -1], 2)}.items():
+    register(f"gather-{name}", lambda n, x, p=places, a=axis: n.add("Gather", x, n.constant(np.array(p)), axis=a))
 MODELS |= {f"recurrent-{name}": lambda c=case: c.build()[0] for name, case in RECURRENT.items()}

@@ -68,6 +68,8 @@ REFUSED: dict[str, tuple[Build, str]] = {
     "wrapped": (lambda n, x: n.add("Pad", x, ints(n, 0, 0, 1, 0, 0, 0, 0, 0), mode="wrap"), "mode wrap"),
     "constant piece": (lambda n, x: n.add("Concat", x, n.weight(1, 2, 7, 9), axis=1), "constant piece"),
     "bound that flows": (lambda n, x: n.add("Clip", x, n.add("ReduceMean", x, keepdims=0)), "isn't constant"),
+    "entries downwards": (lambda n, x: n.add("Gather", x, ints(n, 2, 0), axis=1), "equal steps"),
+    "entries unevenly": (lambda n, x: n.add("Gather", x, ints(n, 0, 1, 4), axis=1), "equal steps"),
     "slope per pixel": (lambda n, x: n.add("PRelu", x, n.weight(7, 9)), "slope"),
     "sum of several shapes": (lambda n, x: n.add("Sum", x, x, n.add("GlobalMaxPool", x)), "several shapes"),
     "no converter": (lambda n, x: n.add("LRN", x, size=3), "no converter"),

@@ -10,8 +10,9 @@ import pytest
 from prunus.compiler.compile import compile
 from prunus.graph import read as reading
 from prunus.graph.evaluate import evaluate
-from prunus.graph.fuse import PASSES, fuse, tidy
+from prunus.graph.fuse import PASSES, fuse
 from prunus.graph.ir import Graph, Node, verify
+from prunus.graph.tidy import tidy
 from tests.graph.fusions import CASES
 from tests.runtime.networks import NETWORKS, assert_agrees, feeds_for, onnxruntime_run
 

@@ -255,7 +255,7 @@ def _gru(sums: Array, hidden: Array, recurrence: Array, inside: Array, functions
     z, r = np.split(functions[0](sums[:, : 2 * h] + hidden @ recurrence[: 2 * h].T), 2, axis=1)
     own = recurrence[2 * h :].T
     candidate = functions[1](sums[:, 2 * h :] + (r * (hidden @ own + inside) if before_reset else (r * hidden) @ own))
-    return (1 - z) * candidate + z * hidden
+    return np.asarray((1 - z) * candidate + z * hidden)
 
 
 def _lstm(sums: Array, cell: Array, functions: Any, coupled: bool) -> tuple[Array, Array]:

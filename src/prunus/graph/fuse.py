@@ -7,7 +7,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from prunus.graph.ir import CONSTANTS, Activation, Graph, Node, consumers, fresh, producers
+from prunus.graph.ir import Activation, Graph, Node, consumers, fresh, producers
+from prunus.graph.movement import join_directions, merge_reshapes
+from prunus.graph.tidy import tidy
 
 LAYERS = ("conv", "conv_transpose", "gemm")
 
@@ -251,29 +253,10 @@ def _merge_into_reader(graph: Graph, op: str, merge: Callable[[Node, Node], Node
     return tidy(replace(graph, nodes=tuple(nodes)))
 
 
-def tidy(graph: Graph) -> Graph:
-    """Without nodes that nothing reads, and the values and constants that no node names."""
-    wanted = set(graph.outputs)
-    kept = []
-    for node in reversed(graph.nodes):
-        if wanted.intersection(node.outputs):
-            kept.append(node)
-            wanted.update(node.inputs)
-    wanted.update(graph.inputs)
-    for node in kept:
-        wanted.update(node.outputs)
-    named = {value for node in kept for key, value in node.attrs.items()
-             if key in CONSTANTS}  # fmt: skip
-    return replace(
-        graph,
-        nodes=tuple(reversed(kept)),
-        values={name: value for name, value in graph.values.items() if name in wanted},
-        constants={name: value for name, value in graph.constants.items() if name in named},
-    )
-
-
 PASSES: Final[tuple[Callable[[Graph], Graph], ...]] = (
     skip_identities,
+    join_directions,
+    merge_reshapes,
     gate_activations,
     fold_pads,
     fold_scale_shift,

@@ -116,8 +116,7 @@ def convert(onnx_node: ir.Node, model: ir.Model, conversion: Conversion) -> list
     flowing = [v for v in onnx_node.inputs if v is not None and ir.convenience.get_const_tensor(v) is None]
     outputs = [v for v in onnx_node.outputs if v.name]
     for value in (*flowing, *outputs[:1]):
-        counts = onnx_node.op_type in ("GRU", "LSTM", "RNN") and value in onnx_node.inputs[4:5]
-        expected = "int32" if counts else "float32"
+        expected = "int32" if _counts_steps(onnx_node, value) else "float32"
         if dtype_of(value) != expected:
             return Refusal(f"{value.name} is {dtype_of(value) or 'of unknown type'}, not {expected}")
         shape = static_shape(value)
@@ -136,3 +135,8 @@ def convert(onnx_node: ir.Node, model: ir.Model, conversion: Conversion) -> list
     return converter(
         OnnxNode(onnx_node.op_type, name, opset, tuple(onnx_node.inputs), tuple(onnx_node.outputs), attrs, conversion)
     )
+
+
+def _counts_steps(node: ir.Node, value: ir.Value) -> bool:
+    """Does the value tell the lengths of sequences?"""
+    return node.op_type in ("GRU", "LSTM", "RNN") and any(v is value for v in node.inputs[4:5])

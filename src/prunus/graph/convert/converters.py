@@ -51,6 +51,7 @@ CONVERTERS: Final[dict[str, Converter]] = {
     "Concat": move.concat,
     "Split": move.split,
     "Slice": move.slice_,
+    "Gather": move.gather,
     "Pad": move.pad,
     "Reshape": move.reshape,
     "Flatten": move.reshape,

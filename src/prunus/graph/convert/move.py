@@ -1,5 +1,7 @@
 """Converters of operators that only move elements."""
 
+import numpy as np
+
 from prunus.graph.ir import Node
 from prunus.graph.onnx_node import OnnxNode, static_shape
 from prunus.sparsity.refusal import Refusal
@@ -52,6 +54,33 @@ def slice_(n: OnnxNode) -> list[Node] | Refusal:
             return Refusal(f"step {s}")
         begin[axis], end[axis], step[axis] = (*slice(a, b).indices(shape[axis])[:2], s)
     return n.node("slice", (n.input(),), starts=tuple(begin), ends=tuple(end), steps=tuple(step))
+
+
+def gather(n: OnnxNode) -> list[Node] | Refusal:
+    """Gather of one entry, or of entries in equal steps upwards: a slice."""
+    indices = n.const(1)
+    if indices is None or n.const(0) is not None:
+        return Refusal("the indices aren't constant" if indices is None else "a constant table")
+    shape = n.shape()
+    axis = n.attr("axis", 0) % len(shape)
+    places = indices.ravel().astype(np.int64)
+    if not places.size or places.min() < -shape[axis] or places.max() >= shape[axis]:
+        return Refusal(f"indices outside of {shape[axis]} entries, or none")
+    places = np.where(places < 0, places + shape[axis], places)
+    steps = set(np.diff(places).tolist()) or {1}
+    step = steps.pop()
+    if steps or step < 1:
+        return Refusal("indices that don't go upwards in equal steps")
+    starts, ends, strides = [0] * len(shape), list(shape), [1] * len(shape)
+    starts[axis], ends[axis], strides[axis] = int(places[0]), int(places[-1]) + 1, step
+    sizes = (*shape[:axis], len(places), *shape[axis + 1 :])
+    piece = n.conversion.value(f"{n.output}.piece", sizes)
+    cut = {"starts": tuple(starts), "ends": tuple(ends), "steps": tuple(strides)}
+    out_shape = (*shape[:axis], *indices.shape, *shape[axis + 1 :])
+    return [
+        Node("slice", f"{n.name}:{piece}", (n.input(),), (piece,), cut),
+        *n.node("reshape", (piece,), shape=out_shape),
+    ]
 
 
 def pad(n: OnnxNode) -> list[Node] | Refusal:
