@@ -25,6 +25,7 @@ from prunus.pruning.onnx_weights import (
     graphs,
     group,
     layer_name,
+    n_stacked,
     read,
     uses,
     weights,
@@ -33,8 +34,9 @@ from prunus.pruning.onnx_weights import (
 from prunus.pruning.preferred import preferred_scheme
 from prunus.pruning.selection import select
 from prunus.sparsity.check import fits
-from prunus.sparsity.project import TOLERANCE, project, resolve_sparsity
+from prunus.sparsity.project import TOLERANCE, resolve_sparsity
 from prunus.sparsity.scheme import Scheme, parse
+from prunus.sparsity.stacked import project_stacked
 
 
 @final
@@ -165,7 +167,7 @@ def _prune(
     if misfit := fits(array.shape, scheme):
         sparsity = _sparsity(array)
         return LayerReport(weight.layer, weight.name, array.shape, None, sparsity, misfit.reason)
-    sparse = np.where(project(array, scheme, target), array, array.dtype.type(0))
+    sparse = np.where(project_stacked(array, scheme, target, n_stacked(weight)), array, array.dtype.type(0))
     notes = []
     if len(open_to) > 1:
         notes.append("shared with " + ", ".join(reader.layer for reader in open_to[1:]))

@@ -22,6 +22,7 @@ SLOTS: dict[str, tuple[int, ...]] = {
     "GRU": (1, 2),
     "LSTM": (1, 2),
 }
+GATES = {"GRU": 3, "LSTM": 4}
 LAYERS = (*SLOTS, "ConvTranspose", "RNN")  # what a rule may name, prunable or not
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 Tensors = MutableMapping[str, TensorProto]
@@ -126,6 +127,11 @@ def group(node: NodeProto) -> int:
     return int(attribute(node, "group", 1))
 
 
+def n_stacked(weight: Weight) -> int:
+    """How many matrices of the same height are stacked as rows: gates times directions, of a recurrent layer."""
+    return GATES.get(weight.node.op_type, 1) * (weight.tensor.dims[0] if weight.node.op_type in GATES else 1)
+
+
 def read(weight: Weight) -> NDArray[Any]:
     """float[o, i, ...]: filters first; gates and directions of GRU and LSTM stacked as rows.
 
@@ -143,7 +149,7 @@ def read(weight: Weight) -> NDArray[Any]:
     if not np.isfinite(array).all():
         bad = "NaN" if np.isnan(array).any() else "an infinity"
         raise ModelError(f"initialiser {weight.name}: contains {bad}, expected finite weights")
-    if weight.node.op_type in ("GRU", "LSTM"):
+    if weight.node.op_type in GATES:
         return array.reshape(-1, array.shape[-1])
     return array.T if weight.transposed else array
 

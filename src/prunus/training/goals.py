@@ -14,9 +14,9 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from prunus.sparsity.project import project
 from prunus.sparsity.scheme import Scheme
 from prunus.sparsity.schemes import SCHEMES
+from prunus.sparsity.stacked import project_stacked
 from prunus.training.layers import Layer, Target
 
 Bools = NDArray[np.bool_]
@@ -51,7 +51,7 @@ class Goal:
             return base
         fixed = SCHEMES[scheme.name].fixed
         known = np.where(base, score, score.dtype.type(0))
-        kept: Bools = base & project(known, scheme, None if fixed else min(share, 1.0))
+        kept: Bools = base & project_stacked(known, scheme, None if fixed else min(share, 1.0), self.layer.n_gates)
         return kept
 
     @property

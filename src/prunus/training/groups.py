@@ -8,10 +8,13 @@ from torch import Tensor, nn
 
 from prunus.sparsity.boxes import Boxes, boxes
 from prunus.sparsity.scheme import Scheme
+from prunus.sparsity.stacked import n_matrices
 
 
-def grids(shape: tuple[int, ...], scheme: Scheme) -> tuple[Boxes, ...]:
-    """The grids of groups of weights [o, i, ...] of `shape`; each covers all weights."""
+def grids(shape: tuple[int, ...], scheme: Scheme, n_stacked: int = 1) -> tuple[Boxes, ...]:
+    """The grids of groups of weights [o, i, ...] of `shape`; each covers all weights, or one of several matrices in a
+    stack, where blocks would straddle them."""
+    shape = (shape[0] // n_matrices(shape[0], n_stacked, scheme), *shape[1:])
     if scheme.name == "bcr":
         return tuple(boxes(shape, Scheme(name, scheme.block)) for name in ("block-row", "block-column"))
     if scheme.name == "pattern":
@@ -27,17 +30,21 @@ def _kernels(shape: tuple[int, ...]) -> Boxes:
 
 
 def sums(values: Tensor, grid: Boxes) -> Tensor:
-    """float[boxes along each axis of grid.view]: the sum of the values in each."""
-    return _reduce(values.reshape(grid.view), grid)
+    """float[boxes along each axis of grid.view]: the sum of the values in each; those of a stack one after another."""
+    return _reduce(values, grid)
 
 
 def sizes(weight: Tensor, grid: Boxes) -> Tensor:
     """Weights in each group, as floats; smaller at the edges."""
-    return _reduce(torch.ones(grid.view, dtype=weight.dtype, device=weight.device), grid)
+    return _reduce(torch.ones_like(weight), grid)
 
 
 def _reduce(values: Tensor, grid: Boxes) -> Tensor:
     """Sums over the boxes of a grid."""
+    parts = values.reshape(-1, *grid.view)
+    if len(parts) > 1:
+        return torch.cat([_reduce(part, grid) for part in parts])
+    values = parts[0]
     if grid.box == (1, 1, 1):
         return values
     missing = [-extent % size for extent, size in zip(grid.view, grid.box, strict=True)]

@@ -25,7 +25,8 @@ class Layer:
     """A weight of a module, filters first: [o, i, ...], gates of recurrent layers stacked as rows.
 
     name: of the module. parameter: of the weight, as `named_parameters` has it. refusal: why it can't be pruned, "" if
-    it can. aliases: names of other modules and parameters that share it.
+    it can. aliases: names of other modules and parameters that share it. n_gates: matrices of one height that are
+    stacked in it.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Layer:
     module: nn.Module
     refusal: str = ""
     aliases: tuple[str, ...] = ()
+    n_gates: int = 1
 
     @property
     def weight(self) -> Tensor:
@@ -93,9 +95,10 @@ def _all(model: nn.Module) -> Iterator[Layer]:
         elif isinstance(module, nn.Linear):
             yield Layer(name, f"{prefix}weight", module)
         elif isinstance(module, RECURRENT):
-            for key, _ in module.named_parameters(recurse=False):
+            for key, weight in module.named_parameters(recurse=False):
                 if key.startswith("weight_"):
-                    yield Layer(name, f"{prefix}{key}", module)
+                    n_gates = 1 if key.startswith("weight_hr") else len(weight) // module.hidden_size
+                    yield Layer(name, f"{prefix}{key}", module, n_gates=n_gates)
         elif isinstance(module, fx.GraphModule):
             for path, holder, refusal in called_weights(module):
                 yield Layer(prefix + path.removesuffix(".weight"), prefix + path, holder, refusal)

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from prunus.errors import PrunusWarning, TrainingError
 from prunus.pruning.one_shot import LayerReport
-from prunus.sparsity.check import check
 from prunus.sparsity.project import TOLERANCE
+from prunus.sparsity.stacked import check_stacked
 from prunus.training import shards
 from prunus.training.goals import Goal, first_period, second_period
 from prunus.training.keep import with_kept
@@ -276,7 +276,11 @@ class Pruner:
             mask = self._masks.arrays().get(target.layer.parameter)
             if self._coupling is not None:
                 note = self._coupling.note(target.layer.parameter, self._masks.arrays())
-            elif self._method is None and mask is not None and (misfit := check(mask, target.scheme)):
+            elif (
+                self._method is None
+                and mask is not None
+                and (misfit := check_stacked(mask, target.scheme, target.layer.n_gates))
+            ):
                 note = misfit.reason
             name, parameter = target.layer.name, target.layer.parameter
             reports.append(LayerReport(name, parameter, weight.shape, target.scheme, float(sparsity), note))

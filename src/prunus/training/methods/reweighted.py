@@ -14,8 +14,10 @@ thousandth lets SGD overshoot zero by more than the group was: the pull on the s
 steps.
 """
 
+import math
 from typing import final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,7 +39,7 @@ class Reweighted:
         self._work, self._settings = work, work.recipe.reweighted
         self._made = 0
         self._pull: dict[str, Tensor] = {}  # what a group's norm is multiplied with
-        self._grids = {goal.name: grids(tuple(goal.layer.weight.shape), goal.scheme) for goal in work.goals}
+        self._grids = {goal.name: _grids(goal) for goal in work.goals}
 
     def begin(self) -> None:
         """The first alpha."""
@@ -108,10 +110,15 @@ class Reweighted:
         mask = goal.mask(array_of(weight), 0.0)
         for grid in self._grids[goal.name]:
             norm = (sums(weight.square(), grid) / sizes(weight, grid)).sqrt()
-            mask = mask & _spread(norm >= least, grid).reshape(mask.shape)
+            mask = mask & _spread(norm >= least, grid, mask.size).reshape(mask.shape)
         return mask
 
 
-def _spread(stays: Tensor, grid: Boxes) -> Bools:
-    """bool[grid.view] from one per group."""
-    return spread_boxes(stays.cpu().numpy(), grid)
+def _grids(goal: Goal) -> tuple[Boxes, ...]:
+    return grids(tuple(goal.layer.weight.shape), goal.scheme, goal.layer.n_gates)
+
+
+def _spread(stays: Tensor, grid: Boxes, n_weights: int) -> Bools:
+    """bool[n, *grid.view] from one per group, of n matrices in a stack."""
+    parts = np.split(stays.cpu().numpy(), n_weights // math.prod(grid.view))
+    return np.stack([spread_boxes(part, grid) for part in parts])
