@@ -4,6 +4,7 @@ import io
 import json
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from prunus.pruning.one_shot import LayerReport
 from prunus.runtime.atomic import write_atomically
 from prunus.runtime.session import onnxruntime_errors
 from prunus.training.ports import Flat, leaves, ports, shaped_alike
+from prunus.training.sequences import Way, is_recurrent, ways
 from prunus.training.shards import rank
 
 BOUND = 1e-4  # largest difference over largest output
@@ -31,7 +33,8 @@ def export_onnx(
     model: nn.Module, path: str | Path, inputs: Tensor | tuple[Any, ...] | None, report: "object | None" = None
 ) -> ModelProto:
     """Write `model` in evaluation mode; inputs are called x, x1, ..., outputs y, y1, ..., and those in dicts by their
-    keys; the batch is free.
+    keys; the batch is free, and with recurrent layers the time, where the file then answers as torch does at other
+    sizes too.
 
     inputs: a batch, or all arguments as a tuple; an argument may be a tuple or a dict of tensors itself. report: a
     PruneReport, for metadata_props. Only rank 0 writes. The model is in the mode it was when this returns.
@@ -44,15 +47,13 @@ def export_onnx(
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        proto, feeds, expected = _export(model, inputs if isinstance(inputs, tuple) else (inputs,))
+        proto = _exported(model, inputs if isinstance(inputs, tuple) else (inputs,), str(path))
     finally:
         for module, mode in training.items():
             module.training = mode
-    _clean_zeros(proto)
     layers = getattr(report, "layers", ())
     if layers:
         _describe(proto, layers, float(getattr(report, "sparsity", 0.0)))
-    _verify(proto, feeds, expected, str(path))
     write_atomically(Path(path), proto.SerializeToString())
     return proto
 
@@ -60,10 +61,37 @@ def export_onnx(
 _Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
 
 
-def _export(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[ModelProto, _Arrays, _Arrays]:
-    """The file's contents, what it was tried with, and what torch answered."""
+def _exported(model: nn.Module, inputs: tuple[Any, ...], where: str) -> ModelProto:
+    """The file's contents, tried; with recurrent layers, as many axes are free as it answers right along."""
+
+    def call(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        return leaves(model(*shaped_alike(inputs, tuple(tensors))))
+
+    *most, last = ways(model, call, _on_device(model, inputs)) if is_recurrent(model) else (None,)
+    for way in most:
+        with suppress(ExportError):
+            return _tried(model, inputs, where, way)
+    return _tried(model, inputs, where, last)
+
+
+def _tried(model: nn.Module, inputs: tuple[Any, ...], where: str, way: Way | None) -> ModelProto:
+    """Run with what it was made with, and at other sizes where axes are free."""
+    proto, feeds, expected = _export(model, inputs, way)
+    _clean_zeros(proto)
+    _verify(proto, feeds, expected, where)
+    if way is not None and way.trial:
+        _verify(proto, _arrays(tuple(feeds), way.trial), _arrays(tuple(expected), way.expected), where)
+    return proto
+
+
+def _on_device(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Tensor, ...]:
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    tensors = tuple(tensor.detach().to(device) for tensor in leaves(inputs))
+    return tuple(tensor.detach().to(device) for tensor in leaves(inputs))
+
+
+def _export(model: nn.Module, inputs: tuple[Any, ...], way: Way | None) -> tuple[ModelProto, _Arrays, _Arrays]:
+    """The file's contents, what it was tried with, and what torch answered."""
+    tensors = _on_device(model, inputs)
     structure = shaped_alike(inputs, tensors)
     name = type(model).__name__
     if not tensors:
@@ -79,7 +107,10 @@ def _export(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[ModelProto, _Arr
     results = leaves(outputs)
     plain = len(structure) == len(tensors) and all(isinstance(value, Tensor) for value in structure)
     nested = not plain or not (isinstance(outputs, Tensor) or (type(outputs) is tuple and len(outputs) == len(results)))
-    axes = _batch_axes(model, inputs, tensors, (into, out_of), results)
+    if way is None:
+        axes = _batch_axes(model, inputs, tensors, (into, out_of), results)
+    else:
+        axes = {name: dict(free) for name, free in zip((*into, *out_of), way.inputs + way.outputs, strict=True)}
     stream = io.BytesIO()
     try:
         with warnings.catch_warnings():
