@@ -80,8 +80,7 @@ def _recurrent(n: OnnxNode, kind: str) -> list[Node] | Refusal:
         return Refusal("a constant sequence")
     directions = DIRECTIONS.get(n.attr("direction", "forward"))
     if directions is None:
-        raise ModelError(f"node {n.name!r}: {n.op} has direction {n.attr('direction')!r}, expected one of "
-                         f"{', '.join(DIRECTIONS)}")  # fmt: skip
+        return Refusal(f"direction {n.attr('direction')}")
     activations = _activations(n, kind, len(directions))
     layer = _begin(n, kind, directions, weight, recurrence, bias)
     lengths = _lengths(layer)
