@@ -78,6 +78,36 @@ def test_whole_models_are_compiled(name: str) -> None:
     assert "onnxruntime" not in kinds(STRUCTURES[name]())
 
 
+@pytest.mark.parametrize("moved", ["identity", "reshape"])
+def test_partitions_read_what_they_know_by_name(moved: str) -> None:
+    """What comes to nothing before a part is still made for it."""
+    net = Net({"x": (1, 4, 8, 8)})
+    same = net.add("Relu", "x")
+    if moved == "identity":
+        same = net.add("Sum", same)
+    else:
+        for shape in ((4, 64), (1, 4, 8, 8)):
+            same = net.add("Reshape", same, net.constant(np.array(shape)))
+    model = net.model(net.conv(net.add("LRN", same, size=3), 4, 4))
+    feeds = feeds_for(model)
+    graph = read(model)
+    values, expected = evaluate(graph, feeds), onnxruntime_run(model, feeds)
+    assert_agrees([values[name] for name in graph.outputs], expected)
+    assert_agrees(compile(model, tune="off", threads=1).run(None, feeds), expected)
+
+
+def test_partitions_read_rounded_values_by_name() -> None:
+    """A file in QDQ form whose rounding is lifted."""
+    net = Net({"x": (1, 4, 8, 8)})
+    steps = net.constant(np.float32(0.05)), net.constant(np.uint8(0))
+    rounded = net.add("DequantizeLinear", net.add("QuantizeLinear", net.add("Relu", "x"), *steps), *steps)
+    model = net.model(net.add("LRN", rounded, size=3))
+    feeds = feeds_for(model)
+    graph = read(model, keep_steps=False)
+    (expected,) = onnxruntime_run(model, feeds)
+    assert np.abs(evaluate(graph, feeds)[graph.outputs[0]] - expected).max() < 0.03
+
+
 def test_outputs_keep_their_order() -> None:
     for name in ("output_twice_read", "output_is_input", "output_is_constant"):
         model = STRUCTURES[name]()

@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from prunus.graph.ir import Activation, Graph, Node, consumers, fresh, producers
+from prunus.graph.ir import Activation, Graph, Node, consumers, fresh, names_kept, producers
 from prunus.graph.movement import join_directions, merge_reshapes
 from prunus.graph.tidy import tidy
 
@@ -22,12 +22,14 @@ def fuse(graph: Graph) -> Graph:
 
 
 def skip_identities(graph: Graph) -> Graph:
-    """Readers of an identity read its input; an identity that makes an output of the graph stays."""
+    """Readers of an identity read its input; an identity stays that makes an output of the graph, or what a partition
+    reads."""
     names: dict[str, str] = {}
+    kept = names_kept(graph)
     nodes = []
     for node in graph.nodes:
         node = replace(node, inputs=tuple(names.get(name, name) for name in node.inputs))
-        if node.op == "identity" and node.outputs[0] not in graph.outputs:
+        if node.op == "identity" and node.outputs[0] not in kept:
             names[node.outputs[0]] = node.inputs[0]
         else:
             nodes.append(node)

@@ -211,6 +211,11 @@ def consumers(graph: Graph) -> dict[str, list[Node]]:
     return readers
 
 
+def names_kept(graph: Graph) -> set[str]:
+    """Values that no pass may replace by others: outputs, and what partitions read, whose models know it by name."""
+    return {*graph.outputs, *(name for node in graph.nodes if node.op == "onnxruntime" for name in node.inputs)}
+
+
 def verify(graph: Graph) -> None:
     """Assert the grammar: known operators, exactly their attributes, inputs made before use, float32 constants."""
     made = set(graph.inputs)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from prunus.graph.ir import Graph, Node, consumers, producers
+from prunus.graph.ir import Graph, Node, consumers, names_kept, producers
 from prunus.graph.tidy import tidy
 
 
@@ -42,13 +42,14 @@ def merge_reshapes(graph: Graph) -> Graph:
     of size 1 only is a reshape."""
     made: dict[str, Node] = {}
     names: dict[str, str] = {}
+    kept = names_kept(graph)
     nodes = []
     for node in graph.nodes:
         node = replace(node, inputs=tuple(names.get(name, name) for name in node.inputs))
         if _reshapes(node, graph):
             source, out = made.get(node.inputs[0]), graph.values[node.outputs[0]]
             x = source.inputs[0] if source is not None and source.op == "reshape" else node.inputs[0]
-            if graph.values[x] == replace(out, name=x) and out.name not in graph.outputs:
+            if graph.values[x] == replace(out, name=x) and out.name not in kept:
                 names[out.name] = x
                 continue
             node = Node("reshape", node.name, (x,), node.outputs, {"shape": out.shape})

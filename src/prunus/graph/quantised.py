@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from prunus.graph.ir import Activation, Format, Graph, Node, producers
+from prunus.graph.ir import Activation, Format, Graph, Node, names_kept, producers
 from prunus.graph.onnx_node import Conversion, static_shape
 from prunus.sparsity.refusal import Refusal
 
@@ -122,7 +122,7 @@ def lift_formats(graph: Graph) -> Graph:
     """
     formats = dict(graph.formats)
     names: dict[str, str] = {}
-    made = producers(graph)
+    made, kept = producers(graph), names_kept(graph)
     nodes = []
     for node in graph.nodes:
         inputs = tuple(names.get(name, name) for name in node.inputs)
@@ -137,7 +137,7 @@ def lift_formats(graph: Graph) -> Graph:
             else:
                 formats.setdefault(inputs[0], form)
                 names[node.outputs[0]] = inputs[0]
-        elif node.op == "unpack" and node.outputs[0] in graph.outputs:
+        elif node.op == "unpack" and node.outputs[0] in kept:
             nodes.append(Node("identity", node.name, inputs, node.outputs))
         elif node.op == "unpack":
             names[node.outputs[0]] = inputs[0]
