@@ -8,7 +8,7 @@ import pytest
 from onnx import helper
 
 from prunus.errors import FeedError, ModelError, PrunusError, UnsupportedError
-from prunus.graph.normalise import normalise
+from prunus.graph.normalise import STATED, normalise
 from prunus.graph.onnx_node import static_shape
 from tests.graph.models import POOLS
 from tests.graph.structures import STRUCTURES
@@ -167,3 +167,37 @@ def test_weights_are_not_copied() -> None:
     np.testing.assert_array_equal(
         weight.numpy().ravel(), np.frombuffer(proto.graph.initializer[0].raw_data, np.float32)
     )
+
+
+STATE = {"x": ("N", "T", 6), "h": (2, "N", 6)}
+
+
+@pytest.mark.parametrize(
+    ("stated", "given", "expected"),
+    [
+        ('{"x": [3, 7, 6], "h": [2, 3, 6]}', {}, [(1, 7, 6), (2, 1, 6)]),
+        ('{"x": [3, 7, 6]}', {"h": (2, 4, 6)}, [(4, 7, 6), (2, 4, 6)]),
+        ('{"x": [3, 7, 6]}', {"x": (5, 9, 6)}, [(5, 9, 6), (2, 5, 6)]),
+        (None, {"x": (1, 9, 6)}, [(1, 9, 6), (2, 1, 6)]),
+        ("[1", {"x": (1, 9, 6)}, [(1, 9, 6), (2, 1, 6)]),
+    ],
+)
+def test_sizes_that_the_file_or_another_input_tells(
+    stated: str | None, given: dict[str, tuple[int, ...]], expected: list[tuple[int, ...]]
+) -> None:
+    """Dimensions of one name are of one size; what was exported says the rest."""
+    net = Net(STATE)
+    model = net.model(net.add("Neg", "x"), net.add("Neg", "h"))
+    if stated is not None:
+        model.metadata_props.add(key=STATED, value=stated)
+    assert shapes(model, given) == expected
+
+
+@pytest.mark.parametrize("stated", [None, "[1", "[]", '{"x": "3"}', '{"x": [3, -7, 6]}', '{"x": [3]}', '{"y": [3, 7]}'])
+def test_sizes_that_nothing_tells(stated: str | None) -> None:
+    net = Net(STATE)
+    model = net.model(net.add("Neg", "x"), net.add("Neg", "h"))
+    if stated is not None:
+        model.metadata_props.add(key=STATED, value=stated)
+    with pytest.raises(ModelError, match=r"'x': dimension 1 \(T\) has no value"):
+        normalise(model, None)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import prunus
 from prunus.graph.evaluate import evaluate
 from prunus.graph.read import read
 from prunus.pruning.one_shot import prune_layers
@@ -211,3 +212,17 @@ def test_file_and_module_are_pruned_alike(tmp_path: Path) -> None:
     for name, array in zip(("weight_ih_l0", "weight_hh_l0"), arrays, strict=True):
         r, z, n = getattr(model, name).detach().numpy().reshape(3, 10, -1)
         np.testing.assert_array_equal(array, np.concatenate([z, r, n]))
+
+
+@pytest.mark.parametrize(("kind", "batch_first"), [("gru", True), ("lstm", False)])
+def test_exported_files_compile_as_they_are(kind: str, batch_first: bool, tmp_path: Path) -> None:
+    """Without shapes, though time and batch are free; then fed at any."""
+    model = Stack(kind, batch_first=batch_first)
+    export_onnx(model, tmp_path / "m.onnx", model.inputs(4, 2, True))
+    session = prunus.compile(tmp_path / "m.onnx", tune="off", threads=1)
+    for steps, batch in ((4, 2), (1, 1), (6, 3)):
+        inputs = model.inputs(steps, batch, True)
+        with torch.no_grad():
+            expected = model(*inputs)
+        for got, wanted in zip(session.run(None, feeds_of(inputs)), expected, strict=True):
+            np.testing.assert_allclose(got, wanted.numpy(), atol=1e-6)

@@ -1,5 +1,6 @@
 """The libraries' passes: shapes set and inferred, functions inlined, constants folded and lifted, leftovers removed."""
 
+import json
 import logging
 from collections.abc import Mapping
 
@@ -14,13 +15,16 @@ from prunus.graph.load import opset_of
 from prunus.graph.quantised import fold_constant_steps
 
 Shapes = Mapping[str, tuple[int, ...]]
+STATED = "prunus.input_shapes"  # in metadata_props: JSON, the shape of each input that the file was exported with
 FOREIGN_DOMAINS = ("com.microsoft", "com.ms.internal.nhwc")  # what onnxruntime adds to the standard
 
 
 def normalise(proto: onnx.ModelProto, shapes: Shapes | None) -> tuple[ir.Model, bool]:
     """The model with static shapes, and whether the leading dimension of every input was symbolic.
 
-    A symbolic leading dimension becomes 1 unless `shapes` gives it. The proto isn't changed and weights aren't copied.
+    A symbolic leading dimension becomes 1 unless `shapes` gives it; another one of the same name as one that has a
+    value gets that, else what the file's metadata say it was exported with (`STATED`). The proto isn't changed and
+    weights aren't copied.
     Raises ModelError: another symbolic dimension without a value. FeedError: `shapes` names no input or another rank.
     UnsupportedError: an operator that neither the standard nor onnxruntime knows.
     """
@@ -34,7 +38,7 @@ def normalise(proto: onnx.ModelProto, shapes: Shapes | None) -> tuple[ir.Model, 
     common.RemoveInitializersFromInputsPass()(model)
     _own_constants(model)
     _restore_input_shapes(model, proto)
-    batch = _set_shapes(model, shapes or {})
+    batch = _set_shapes(model, shapes or {}, _stated(proto))
     common.InlinePass()(model)
     drop_windows_beyond(model)
     fold_constant_steps(model)
@@ -116,8 +120,45 @@ def _restore_input_shapes(model: ir.Model, proto: onnx.ModelProto) -> None:
             value.shape = ir.serde.deserialize_type_proto_for_shape(ports[str(value.name)].type)
 
 
-def _set_shapes(model: ir.Model, shapes: Shapes) -> bool:
+def _stated(proto: onnx.ModelProto) -> Shapes:
+    """The shapes in the metadata; none where they aren't ours to read."""
+    text = next((prop.value for prop in proto.metadata_props if prop.key == STATED), "{}")
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {
+        name: tuple(shape)
+        for name, shape in found.items()
+        if isinstance(shape, list) and all(isinstance(n, int) and n > 0 for n in shape)
+    }
+
+
+def _label(dim: object) -> str:
+    """The name of a symbolic dimension, "" for one that has none."""
+    return str(getattr(dim, "value", None) or "")
+
+
+def _sizes_by_name(model: ir.Model, shapes: Shapes) -> dict[str, int]:
+    """The size of each named dimension: the one that is given, else 1 where it leads an input."""
+    given: dict[str, int] = {}
+    leading: dict[str, int] = {}
+    for value in model.graph.inputs:
+        shape = shapes.get(str(value.name), ())
+        for axis, dim in enumerate(value.shape or ()):
+            if label := _label(dim):
+                if axis < len(shape):
+                    given.setdefault(label, int(shape[axis]))
+                elif axis == 0:
+                    leading[label] = 1
+    return {**leading, **given}
+
+
+def _set_shapes(model: ir.Model, shapes: Shapes, stated: Shapes) -> bool:
     """Make every input's shape static; were all leading dimensions symbolic?"""
+    sizes = _sizes_by_name(model, shapes)
     names = [value.name for value in model.graph.inputs]
     for name in shapes:
         if name not in names:
@@ -146,9 +187,15 @@ def _set_shapes(model: ir.Model, shapes: Shapes) -> bool:
             elif fixed is not None:
                 dims.append(fixed)
             elif axis == 0:
-                dims.append(1)
+                dims.append(sizes.get(_label(dim), 1))
+            elif _label(dim) in sizes:
+                dims.append(sizes[_label(dim)])
+            elif axis < len(stated.get(str(value.name), ())):
+                dims.append(stated[str(value.name)][axis])
+                if _label(dim):
+                    sizes[_label(dim)] = dims[-1]
             else:
-                label = getattr(dim, "value", None) or "?"
+                label = _label(dim) or "?"
                 example = ",".join(str(d) if isinstance(d, int) else "N" for d in value.shape)
                 raise ModelError(
                     f"input {value.name!r}: dimension {axis} ({label}) has no value: give one "

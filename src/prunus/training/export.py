@@ -15,6 +15,7 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from torch import Tensor, nn
 
 from prunus.errors import ExportError
+from prunus.graph.normalise import STATED
 from prunus.pruning.one_shot import LayerReport
 from prunus.runtime.atomic import write_atomically
 from prunus.runtime.session import onnxruntime_errors
@@ -80,6 +81,8 @@ def _tried(model: nn.Module, inputs: tuple[Any, ...], where: str, way: Way | Non
     _clean_zeros(proto)
     _verify(proto, feeds, expected, where)
     if way is not None and way.trial:
+        shapes = {name: list(value.shape) for name, value in feeds.items()}
+        proto.metadata_props.add(key=STATED, value=json.dumps(shapes))
         _verify(proto, _arrays(tuple(feeds), way.trial), _arrays(tuple(expected), way.expected), where)
     return proto
 
@@ -201,7 +204,8 @@ def _describe(model: ModelProto, layers: tuple[LayerReport, ...], sparsity: floa
         "prunus.scheme": ", ".join(schemes), "prunus.sparsity": f"{sparsity:.6f}",
         "prunus.layers": json.dumps(said, sort_keys=True),
     }  # fmt: skip
-    onnx.helper.set_model_props(model, properties)
+    kept = {prop.key: prop.value for prop in model.metadata_props}
+    onnx.helper.set_model_props(model, {**kept, **properties})
 
 
 def _verify(model: ModelProto, feeds: _Arrays, expected: _Arrays, where: str) -> None:
