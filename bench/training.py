@@ -113,7 +113,7 @@ def measure(case: Case, data: fashion.Data) -> store.Row:
     teacher.to(memory_format=fashion.LAST).eval()
     n_batches = len(data.x) // fashion.BATCH
     pruner = Pruner(model, recipe(case), data.test_x[:2], n_batches)
-    plan = fashion.Plan(SPARSIFY + RECOVER, 0.05)
+    plan = fashion.Plan(SPARSIFY + RECOVER, DENSE.rate)
     fashion.train(model, data, plan, case.seed, pruner, teacher)
     report = pruner.finalize()
     network = pruner.shrink() if case.scheme == "filter" else model
