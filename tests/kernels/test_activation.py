@@ -26,6 +26,10 @@ REFERENCE = {
     "abs": np.abs,
     "neg": lambda a: -a,
     "erf": _erf,
+    "affine": lambda a: -1 * a + 2,
+    "thresholded_relu": lambda a: np.where(a > -1, a, 0),
+    "scaled_tanh": lambda a: -1 * np.tanh(2 * a),
+    "softsign": lambda a: a / (1 + np.abs(a)),
     "gelu": lambda a: 0.5 * a * (1 + _erf(a / math.sqrt(2))),
 }
 P0, P1 = -1.0, 2.0  # parameters: low and high of clip, alpha and beta of the others

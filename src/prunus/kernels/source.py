@@ -10,7 +10,8 @@ from prunus.runtime.records import APART_HEIGHT, c_header
 
 SOURCES = (
     "vector.h", "words.h", "activation.h", "group.h", "gemv.h", "packed.h", "repack.h", "depthwise.h", "place.h",
-    "threads.h", "run.h", "layer.h", "strided.h", "pool.h", "phases.h", "winograd.h", "executor.c",
+    "threads.h", "run.h", "layer.h", "strided.h", "pool.h", "phases.h", "winograd.h", "cell.h", "spans.h",
+    "executor.c",
 )  # fmt: skip
 # channels per word -> dtype in symbols, macros of the micro-kernels
 PACKS = {

@@ -116,6 +116,18 @@ RECORDS: Final[dict[str, tuple[str, ...]]] = {
         "out", "x", "images", "planes", "out_batch", "out_plane", "out_pitch", "x_batch", "x_plane", "oh", "ow",
         "y0", "y1", "wy", "x0", "x1", "wx", "blend",
     ),
+    # products with single vectors without row groups; see kernels/c/spans.h
+    "spans": (
+        "images", "x", "x_batch", "out", "out_batch", "residual", "residual_batch", "entries", "values", "places",
+        "sections", "n_sections", "rows", *_EPILOGUE,
+    ),
+    # a recurrent layer's step: sums of its gates [images][gates of h] to the new state, in place, and the output; see
+    # kernels/c/cell.h. `lengths`: int32 per image, of which `step` is computed; `last`: no step comes after
+    "cell": (
+        "function", "images", "h", "sums", "sums_batch", "gated", "gated_batch", "state", "state_batch", "c",
+        "c_batch", "out", "out_batch", "lengths", "step", "last", "clip", "f", "f_p0", "f_p1", "g", "g_p0", "g_p1",
+        "e", "e_p0", "e_p1", "input_forget",
+    ),
     # rows of float32 to words of `pack` neighbours, `step` apart and beginning `left` before the first
     "fold": (
         "x", "x_batch", "x_plane", "x_pitch", "x_step", "out", "out_batch", "out_plane", "out_pitch", "images",
@@ -129,10 +141,12 @@ ACTIVATIONS: Final = {
     for number, kind in enumerate(
         (
             "none", "relu", "clip", "leaky_relu", "sigmoid", "hard_sigmoid", "hard_swish", "silu", "tanh", "elu",
-            "softplus", "exp", "sqrt", "abs", "neg", "erf", "gelu",
+            "softplus", "exp", "sqrt", "abs", "neg", "erf", "gelu", "affine", "thresholded_relu", "scaled_tanh",
+            "softsign",
         )
     )
 }  # fmt: skip
+CELLS: Final = {name: i for i, name in enumerate(("rnn", "gru", "gru_reset", "gru_after", "lstm"))}
 FUNCTIONS: Final = {name: i for i, name in enumerate(("add", "sub", "mul", "div", "min", "max", "pow"))}
 
 
@@ -168,5 +182,7 @@ def c_header() -> str:
         lines.append(f"enum {{ {fields} }};")
     lines.append("enum { " + ", ".join(f"ACT_{k.upper()} = {n}" for k, n in ACTIVATIONS.items()) + " };")
     lines.append("enum { " + ", ".join(f"FN_{k.upper()} = {n}" for k, n in FUNCTIONS.items()) + " };")
-    lines.append(f"enum {{ RANK = {RANK}, SPACE_ARENA = {ARENA}, SPACE_CONSTANTS, SPACE_TABLES, SPACE_PORTS }};")
+    lines.append("enum { " + ", ".join(f"CELL_IS_{k.upper()} = {n}" for k, n in CELLS.items()) + " };")
+    lines.append(f"enum {{ RANK = {RANK}, NOWHERE = {NOWHERE} }};")
+    lines.append(f"enum {{ SPACE_ARENA = {ARENA}, SPACE_CONSTANTS, SPACE_TABLES, SPACE_PORTS }};")
     return "\n".join(lines) + "\n"

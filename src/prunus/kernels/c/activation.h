@@ -79,6 +79,10 @@ __attribute__((noinline)) static vf activate(int32_t kind, vf a, float p0, float
     case ACT_ABS: return abs_of(a);
     case ACT_NEG: return -a;
     case ACT_ERF: return erf_of(a);
+    case ACT_AFFINE: return a * p0 + p1;
+    case ACT_THRESHOLDED_RELU: return choose((a <= p0), zero, a);  // NaN stays
+    case ACT_SCALED_TANH: return splat(p0) * tanh_of(a * p1);
+    case ACT_SOFTSIGN: return a / (one + abs_of(a));
     case ACT_GELU: return splat(0.5f) * a * (one + erf_of(a * splat(0.70710678f)));
   }
   return a;

@@ -2,11 +2,13 @@
 #define _GNU_SOURCE  // of place.h
 #include <time.h>
 #include "activation.h"
+#include "cell.h"
 #include "depthwise.h"
 #include "layer.h"
 #include "phases.h"
 #include "pool.h"
 #include "repack.h"
+#include "spans.h"
 #include "strided.h"
 #include "winograd.h"
 
@@ -91,6 +93,8 @@ static void run_record(prunus_run_state *s) {
     case PRUNUS_FOLD:
       run_planes(s, fold_task, r[FOLD_IMAGES], r[FOLD_PLANES], 2 * r[FOLD_H] * r[FOLD_OW]);
       return;
+    case PRUNUS_SPANS: run_job(s->pool, spans_task, s, r[SPANS_N_SECTIONS], GRAIN); return;
+    case PRUNUS_CELL: run_job(s->pool, cell_task, s, cell_tasks(r), CELL_CHUNK * 32); return;
     case PRUNUS_RESAMPLE:
       run_planes(s, resample_task, r[RESAMPLE_IMAGES], r[RESAMPLE_PLANES], r[RESAMPLE_OH] * r[RESAMPLE_OW]);
       return;
@@ -128,6 +132,14 @@ EXPORT void prunus_run(void *pool, const int64_t *plan, const int64_t *end, floa
   prunus_run_state s = {.pool = pool, .scratch = scratch, .scratch_elements = scratch_elements};
   for (int64_t i = 0; i < n_spaces; i++) s.spaces[i] = spaces[i];
   run_records(&s, plan, end, times);
+}
+
+// The same from one block of memory: what `prunus_run` takes, in its order but for the spaces, which are behind it.
+EXPORT void prunus_call(const int64_t *c) {
+  enum { POOL, PLAN, END, N_SPACES, SCRATCH, SCRATCH_ELEMENTS, TIMES, SPACES };
+  prunus_run((void *)(intptr_t)c[POOL], (const int64_t *)(intptr_t)c[PLAN], (const int64_t *)(intptr_t)c[END],
+             (float *const *)(c + SPACES), c[N_SPACES], (float *)(intptr_t)c[SCRATCH], c[SCRATCH_ELEMENTS],
+             (int64_t *)(intptr_t)c[TIMES]);
 }
 
 // Multiply-adds on registers only, over words of `pack` channels: the operations per second that one core can do.

@@ -1,0 +1,135 @@
+// Record "spans": a sparse matrix times single vectors, with columns of one byte inside spans of 128; see
+// sparsity/spans.py for what is read. On 16 lanes of AVX-512 a span of the input is held in eight registers, and 16
+// columns are looked up there: gathers from memory take several times as long.
+#ifndef PRUNUS_SPANS_H
+#define PRUNUS_SPANS_H
+#include "layer.h"
+
+enum { SPAN_LANES = 16, SPAN_VECTORS = SPAN_LANES / VL, SPANS_AHEAD = 1024 }; /* floats: as GEMV_AHEAD */
+
+INLINE int32_t word_at(const uint8_t *p) { return p[0] | p[1] << 8; }
+
+// The epilogue of up to VL neighbouring rows.
+INLINE void finish_run(const prunus_tile *t, int64_t row, vf a, int64_t n) {
+  if (n < VL) {
+    for (int i = 0; i < n; i++)
+      a[i] += (t->bias ? t->bias[row + i] : 0.0f) + (t->residual ? t->residual[row + i] : 0.0f);
+  } else {
+    if (t->bias) a += load(t->bias + row);
+    if (t->residual) a += load(t->residual + row);
+  }
+  vf y = a;
+  if (t->slope) {
+    for (int i = 0; i < n; i++) y[i] = y[i] < 0 ? y[i] * t->slope[row + i] : y[i];
+  } else if (t->activation) {
+    y = activate(t->activation, y, t->p0, t->p1);
+  }
+  if (n < VL) {
+    memcpy(t->out + row, &y, (size_t)n * 4);
+  } else {
+    store(t->out + row, y);
+  }
+}
+
+#if defined(__AVX512F__) && VB == 64
+typedef struct {
+  __m512 of[8];
+} prunus_span;
+INLINE prunus_span load_span(const float *x) {
+  prunus_span span;
+  UNROLL for (int i = 0; i < 8; i++) span.of[i] = _mm512_loadu_ps(x + 16 * i);
+  return span;
+}
+// Elements of a span by 16 columns.
+INLINE vf look_up(const prunus_span *span, const uint8_t *columns) {
+  const __m512i at = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)columns));
+  const __mmask16 odd = _mm512_test_epi32_mask(at, _mm512_set1_epi32(32));
+  const __mmask16 high = _mm512_test_epi32_mask(at, _mm512_set1_epi32(64));
+  const __m512 a = _mm512_permutex2var_ps(span->of[0], at, span->of[1]);
+  const __m512 b = _mm512_permutex2var_ps(span->of[2], at, span->of[3]);
+  const __m512 c = _mm512_permutex2var_ps(span->of[4], at, span->of[5]);
+  const __m512 d = _mm512_permutex2var_ps(span->of[6], at, span->of[7]);
+  return (vf)_mm512_mask_mov_ps(_mm512_mask_mov_ps(a, odd, b), high, _mm512_mask_mov_ps(c, odd, d));
+}
+INLINE void look_up_lanes(const prunus_span *span, const uint8_t *columns, vf *lanes) { lanes[0] = look_up(span, columns); }
+#else
+typedef struct {
+  const float *x;
+} prunus_span;
+INLINE prunus_span load_span(const float *x) { return (prunus_span){x}; }
+INLINE void look_up_lanes(const prunus_span *span, const uint8_t *columns, vf *lanes) {
+  UNROLL for (int v = 0; v < SPAN_VECTORS; v++)
+    UNROLL for (int i = 0; i < VL; i++) lanes[v][i] = span->x[columns[v * VL + i]];
+}
+#endif
+
+// A group of `n` columns and R rows per lane: each column is looked up once for all R.
+#define PRUNUS_SPAN_GROUP(R)                                                                           \
+  case R: {                                                                                            \
+    vf a[R][SPAN_VECTORS];                                                                             \
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < SPAN_VECTORS; v++) a[r][v] = (vf){0}; \
+    for (int32_t k = 0; k < n; k++, columns += SPAN_LANES, w += R * SPAN_LANES) {                      \
+      vf x[SPAN_VECTORS];                                                                              \
+      look_up_lanes(span, columns, x);                                                                 \
+      UNROLL for (int r = 0; r < R; r++) {                                                             \
+        __builtin_prefetch(w + SPANS_AHEAD + r * SPAN_LANES);                                          \
+        UNROLL for (int v = 0; v < SPAN_VECTORS; v++) a[r][v] += x[v] * load(w + r * SPAN_LANES + v * VL); \
+      }                                                                                                \
+    }                                                                                                  \
+    UNROLL for (int r = 0; r < R; r++) {                                                               \
+      float lane[SPAN_LANES] __attribute__((aligned(64)));                                             \
+      UNROLL for (int v = 0; v < SPAN_VECTORS; v++) store(lane + v * VL, a[r][v]);                     \
+      UNROLL for (int i = 0; i < SPAN_LANES; i++) sums[word_at(rows + 2 * (r * SPAN_LANES + i))] += lane[i]; \
+    }                                                                                                  \
+    break;                                                                                             \
+  }
+
+INLINE const float *span_group(const prunus_span *span, int32_t height, int32_t n, const uint8_t *rows,
+                               const uint8_t *columns, const float *w, float *sums) {
+  switch (height) {
+    PRUNUS_SPAN_GROUP(1)
+    PRUNUS_SPAN_GROUP(2)
+    PRUNUS_SPAN_GROUP(3)
+    PRUNUS_SPAN_GROUP(4)
+    PRUNUS_SPAN_GROUP(5)
+    PRUNUS_SPAN_GROUP(6)
+    PRUNUS_SPAN_GROUP(7)
+    PRUNUS_SPAN_GROUP(8)
+  }
+  return w;
+}
+
+// Sums of a section's rows, and one more for lanes that stand for none.
+static void span_sums(const float *x, const uint8_t *e, const uint8_t *end, const float *w, float *sums) {
+  while (e < end) {
+    const prunus_span span = load_span(x + word_at(e));
+    int32_t n_groups = word_at(e + 2);
+    for (e += 4; n_groups; n_groups--) {
+      const int32_t height = word_at(e), n = word_at(e + 2);
+      const uint8_t *rows = e + 4, *columns = rows + 2 * SPAN_LANES * height;
+      w = span_group(&span, height, n, rows, columns, w, sums);
+      e = columns + SPAN_LANES * n;
+    }
+  }
+}
+
+static void spans_task(void *context, int64_t task, int thread) {
+  const prunus_run_state *s = context;
+  const int64_t *r = s->record;
+  prunus_tile t = layer_tile(s, r[SPANS_VALUES], NOWHERE, r[SPANS_BIAS], r[SPANS_SLOPE], r[SPANS_ACTIVATION], r[SPANS_P0],
+                             r[SPANS_P1]);
+  const uint8_t *entries = (const uint8_t *)at(s, r[SPANS_ENTRIES]);
+  const int32_t *places = (const int32_t *)at(s, r[SPANS_PLACES]) + 2 * task;
+  const int32_t *section = (const int32_t *)at(s, r[SPANS_SECTIONS]) + task;
+  float *sums = s->scratch + thread * s->scratch_elements, *residual = at(s, r[SPANS_RESIDUAL]);
+  const int64_t first = section[0], n = least(section[1], r[SPANS_ROWS]) - first;
+  for (int64_t image = 0; image < r[SPANS_IMAGES]; image++) {
+    t.out = at(s, r[SPANS_OUT]) + image * r[SPANS_OUT_BATCH];
+    t.residual = residual ? residual + image * r[SPANS_RESIDUAL_BATCH] : NULL;
+    memset(sums, 0, (size_t)(section[1] - first + 1) * 4);
+    span_sums(at(s, r[SPANS_X]) + image * r[SPANS_X_BATCH], entries + places[0], entries + places[2],
+              t.weights + places[1], sums);
+    for (int64_t i = 0; i < n; i += VL) finish_run(&t, first + i, load(sums + i), least(VL, n - i));
+  }
+}
+#endif
