@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from prunus.kernels.isa import Isa
 from prunus.sparsity.encoding import Encoding, encode_blocks, encode_rows
+from prunus.sparsity.spans import MOST_COLUMNS
 
 Values = NDArray[Any]  # float32, or int32 words of packed channels
 
@@ -21,10 +22,11 @@ class Choice:
     `pixels_outer` says whether all sections see one stretch of pixels before the next. For "winograd", F(2x2, 3x3),
     vectors are of 2x2 pixels, `section` is in rows, `tiles_per_task` in vectors (a strip), and the input is transformed
     by each task for all sections (`pixels_outer`) or before all tasks. "channels" is one filter per packed channel,
-    "depthwise" one per plane of float32, with planes as the tiles of a task.
+    "depthwise" one per plane of float32, with planes as the tiles of a task. "spans" is for single vectors, with
+    `section` in values; see `sparsity.spans`.
     """
 
-    encoding: Literal["rows", "blocks", "winograd", "channels", "depthwise"]
+    encoding: Literal["rows", "blocks", "winograd", "channels", "depthwise", "spans"]
     heights: tuple[int, ...]
     tile: int
     section: int
@@ -39,6 +41,8 @@ class Choice:
     def __str__(self) -> str:
         if self.encoding == "channels":
             return "channel by channel"
+        if self.encoding == "spans":
+            return f"spans, section {self.section}"
         if self.encoding == "depthwise":
             return f"depthwise, {self.tiles_per_task} planes a task"
         parts = [f"{self.encoding} {max(self.heights)}x{self.tile}"]
@@ -104,7 +108,7 @@ class LayerShape:
     """What candidates depend on beside the zeros. `vectors`: of pixels in the output, padding included; 0 for single
     vectors of inputs (fully connected). `tile_vectors`: of 2x2 pixels, where F(2x2, 3x3) applies, else 0. `pack`:
     channels per word; `lone`: packed, one filter per channel. `window`: float32, one or more filters per channel, of a
-    size and stride that have a kernel."""
+    size and stride that have a kernel. `flat`: fully connected, float32."""
 
     m: int
     k: int
@@ -115,6 +119,7 @@ class LayerShape:
     pack: int = 1
     lone: bool = False
     window: bool = False
+    flat: bool = False
 
 
 @dataclass(frozen=True)
@@ -171,6 +176,7 @@ FEW_TASKS, MANY_TASKS = 2, 8  # per thread: few where a task would be over befor
 TASK_WORK = 60000  # of weights times vectors of pixels in a task, some 10 microseconds
 PLANE_ELEMENTS = 16384  # of depthwise output: a few microseconds
 BLOCK_ROWS = (256, 64, 512, 16)  # of a section that goes block by block
+LEAST_SPANS = 16384  # values per section of spans: lanes of short ones are filled with zeros
 MOST_TILES = 64  # per task, where several sections share them
 
 
@@ -328,13 +334,22 @@ def _winograd_choices(shape: LayerShape, isa: Isa) -> list[Choice]:
 
 
 def _gemv_choices(shape: LayerShape, zeros: Zeros, isa: Isa) -> list[Choice]:
-    section = max(256, int(shape.m * shape.k * zeros.density) // max(8, 4 * shape.threads))
+    held = int(shape.m * shape.k * zeros.density)
+    section = max(256, held // max(8, 4 * shape.threads))
     heights, found = isa.gemv_heights(shape.pack), []
     least = heights[-2]  # rows that the smallest kernel with more than one takes
+    spans = []
+    if shape.flat and shape.k <= MOST_COLUMNS and zeros.density <= MANY:  # the longer a section, the fuller its lanes
+        whole = held + 1 if shape.threads == 1 else max(LEAST_SPANS, held // (2 * shape.threads))
+        spans.append(Choice("spans", (1,), 1, whole, 1, False))
+    if zeros.sharing < least:
+        found += spans
     if shape.pack > 1 and isa.lanes / 2 <= zeros.sharing < isa.lanes:  # two classes side by side fill a vector
         found.append(Choice("rows", heights, 1, section, 1, False, union=isa.lanes))
     if zeros.sharing >= least / 2:
         found.append(Choice("rows", heights, 1, section, 1, False))
+    if zeros.sharing >= least:
+        found += spans
     if zeros.sharing >= isa.lanes:
         return found
     if zeros.density > 0.25:

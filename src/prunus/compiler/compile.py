@@ -13,8 +13,9 @@ from prunus.compiler.chains import Bench, find_chains
 from prunus.compiler.latency import Latencies, Place
 from prunus.compiler.lowering import Lowering, Wish
 from prunus.compiler.schedule import Schedule, chains_of, check_layers, read_schedule
+from prunus.compiler.streaming import with_states_inside
 from prunus.compiler.translate import Layer, translate
-from prunus.compiler.tune import Tuner, layer_shapes
+from prunus.compiler.tune import LAYERS, Tuner, layer_shapes
 from prunus.errors import FeedError, SchemeError, TargetError
 from prunus.graph.ir import Graph, Node
 from prunus.graph.load import load_model, naming
@@ -50,6 +51,7 @@ def compile(  # the contract's name; shadows the built-in here only
     error_budget: float | None = None,
     schedule: str | Path | None = None,
     streams: int = 1,
+    streaming: bool = False,
     progress: Callable[[object], None] | None = None,
 ) -> Session:
     """Compile a model for this CPU (or `target`, which this CPU must run) and return a session.
@@ -58,6 +60,9 @@ def compile(  # the contract's name; shadows the built-in here only
     name of a layer as mixed precision looks at it. `cc`: the C compiler's command. `schedule`: a file
     as `schedule_text` gives it; its layers are computed as it says, and not measured. `streams`: how many calls of
     `run` may run at the same time, each on `threads` threads.
+
+    `streaming`: recurrent layers keep their states from one `run` to the next, until `Session.reset`; inputs that are
+    but initial states and outputs that are but last states go.
 
     `precision` "int8" needs `calibration`, feeds as `Session.run` takes them, or a model in QDQ form; ranges are chosen
     by `calibration_method` "mse", "percentile" or "min-max". Layers that a precision can't compute run in fp32 with a
@@ -72,6 +77,8 @@ def compile(  # the contract's name; shadows the built-in here only
     if fallback not in ("onnxruntime", None):
         raise TargetError(f"fallback={fallback!r}: expected 'onnxruntime' or None")
     streams = check_streams(streams)
+    if streaming and streams > 1:
+        raise TargetError(f"streams={streams}: a streaming session has one state, expected 1")
     threads = check_threads(threads, streams)
     cpu = describe()
     target = target or cpu.best_target
@@ -93,10 +100,12 @@ def compile(  # the contract's name; shadows the built-in here only
     def build(shapes: Shapes | None) -> Session:
         with naming(model):
             graph = read_at_batch_1(proto, shapes, fallback is not None, keep_steps=precision != "int8")
+            graph = with_states_inside(graph) if streaming else graph
             graph, reasons = lowering.apply(graph)
+        tuner.names = [node.name for node in graph.nodes if node.op in LAYERS]
         if schedule is not None and shapes == input_shapes:
             check_layers(schedule, pinned.layers, layer_shapes(graph, isa, threads), isa)
-        program, constants = pack(translate(graph, isa, tuner.decide, reasons))
+        program, constants = pack(translate(graph, isa, tuner.decide, reasons, streaming=streaming))
         if schedule is not None and shapes == input_shapes:
             program = replace(program, chains=chains_of(schedule, pinned.depth_first, program, threads))
         elif tune != "off":
@@ -167,9 +176,9 @@ def stated_scheme(proto: onnx.ModelProto) -> Scheme | None:
 def scheme_of(layer: Layer, stated: Scheme | None) -> str:
     """The scheme that a layer's zeros obey, for reports: the one that the model states, or else the most structured
     that its first rows tell."""
-    weights = layer.matrix.reshape(len(layer.matrix), -1, *layer.node.attrs.get("kernel", ()))
-    if weights.all():
+    pieces = layer.pieces or (layer.matrix.reshape(len(layer.matrix), -1, *layer.node.attrs.get("kernel", ())),)
+    if all(weights.all() for weights in pieces):
         return "dense"
-    if stated and check(weights != 0, stated) is None:
+    if stated and all(check(weights != 0, stated) is None for weights in pieces):
         return str(stated)
-    return str(detect(weights[:SCHEME_ROWS])[0])
+    return str(detect(pieces[0][:SCHEME_ROWS])[0])

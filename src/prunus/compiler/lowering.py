@@ -66,7 +66,7 @@ class Lowering:
             return graph, {}
         graph = spell_out(graph)
         if wish.precision == "bf16" and not self.isa.bf16:
-            layers = [node.name for node in graph.nodes if node.op in ("conv", "gemm")]
+            layers = [node.name for node in graph.nodes if node.op in ("conv", "gemm", "recurrent")]
             reasons = dict.fromkeys(layers, f"{self.isa.target} has no instructions for it")
             self._say(reasons)
             return graph, reasons

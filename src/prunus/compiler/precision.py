@@ -42,7 +42,10 @@ def lower(
     state = _State(graph, pack, formats if pack == 4 else _everything(graph), means or {})
     refused: dict[str, str] = {}
     for node in graph.nodes:
-        if node.op in ("conv", "gemm"):
+        if node.op == "recurrent":
+            refused[node.name] = "recurrent layers are computed in fp32"
+            state.real(node)
+        elif node.op in ("conv", "gemm"):
             reason = (keep or {}).get(node.name) or why_not(node, graph, pack) or state.lacks(node)
             if reason:
                 refused[node.name] = reason

@@ -22,6 +22,7 @@ from prunus.compiler.choice import Choice, LayerShape
 from prunus.errors import ScheduleError
 from prunus.kernels.isa import Isa
 from prunus.runtime.program import Chain, Program
+from prunus.sparsity.spans import MOST_COLUMNS
 
 VERSION = 1
 CHOICE = TypeAdapter(Choice)
@@ -178,6 +179,8 @@ def refusal(choice: Choice, shape: LayerShape, isa: Isa) -> str | None:
         return None
     if shape.pack > 1 and shape.vectors:
         return _packed_refusal(choice, shape, isa)
+    if choice.encoding == "spans":
+        return _spans_refusal(shape)
     if not shape.vectors and (choice.encoding != "rows" or choice.chunk):
         return "a layer of single vectors takes whole rows: encoding rows, no chunk"
     heights = dict.fromkeys(isa.gemv_heights(shape.pack), 1) if not shape.vectors else dict(isa.tiles)
@@ -191,6 +194,15 @@ def refusal(choice: Choice, shape: LayerShape, isa: Isa) -> str | None:
     if apart.get(choice.apart, 0) < choice.tile:
         sizes = ", ".join(f"{n} (tile up to {tile})" for n, tile in apart.items())
         return f"apart {choice.apart} with tile {choice.tile}: {isa.target} has {sizes} for this layer"
+    return None
+
+
+def _spans_refusal(shape: LayerShape) -> str | None:
+    """Why a layer can't be computed without row groups; None when it can."""
+    if not shape.flat:
+        return "spans computes fully connected layers of float32"
+    if shape.k > MOST_COLUMNS:
+        return f"spans takes up to {MOST_COLUMNS} inputs, not {shape.k}"
     return None
 
 

@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 
 from prunus.compiler.choice import Choice, encode
 from prunus.compiler.packing import Packed, epilogue, packed_weights
+from prunus.compiler.recurrent import as_product, stacked
 from prunus.graph.ir import Activation, Format, Graph, Node, Value
 from prunus.kernels.isa import Isa
 from prunus.runtime.program import Op, Program, Tensor
 from prunus.sparsity import winograd
 from prunus.sparsity.encoding import compact
+from prunus.sparsity.spans import encode_spans
 
 Floats = NDArray[np.float32]
 
@@ -21,12 +23,13 @@ Floats = NDArray[np.float32]
 @dataclass(frozen=True)
 class Layer:
     """A node with weights: its matrix [m, k / groups], filters x (channel, kh, kw). `packed`: the same in words, where
-    its input's channels are packed."""
+    its input's channels are packed. `pieces`: the matrices that were pruned, where `matrix` is made of several."""
 
     node: Node
     matrix: Floats
     groups: int
     packed: Packed | None = None
+    pieces: tuple[Floats, ...] = ()
 
     @property
     def encoded(self) -> NDArray[Any]:
@@ -49,9 +52,11 @@ PRECISIONS = {1: "", 2: "bf16 ", 4: "int8 "}  # by channels per word, in names o
 Decide = Callable[[Layer, Graph], Decision]
 
 
-def translate(graph: Graph, isa: Isa, decide: Decide, reasons: Mapping[str, str] | None = None) -> Program:
+def translate(
+    graph: Graph, isa: Isa, decide: Decide, reasons: Mapping[str, str] | None = None, *, streaming: bool = False
+) -> Program:
     """The program of a graph for an ISA; `decide` chooses for each layer. `reasons`, by layer, of another precision
-    than the one asked for join what `explain` says."""
+    than the one asked for join what `explain` says. `streaming`: recurrent layers keep their states."""
     graph = spell_out(graph)
     used = _constants_used(graph)
     constants: dict[str, NDArray[Any]] = {name: graph.constants[name] for name in used}
@@ -71,6 +76,10 @@ def translate(graph: Graph, isa: Isa, decide: Decide, reasons: Mapping[str, str]
             if reasons and node.name in reasons:
                 attrs["reason"] += f"; fp32: {reasons[node.name]}"
             del attrs["weight"]
+        elif node.op == "recurrent":
+            attrs = _recurrent_attrs(node, graph, isa, decide, constants) | {"streaming": streaming}
+            if reasons and node.name in reasons:
+                attrs["reason"] += f"; fp32: {reasons[node.name]}"
         elif node.op == "onnxruntime":
             name = f"{node.name}.model"
             constants[name] = np.frombuffer(attrs["model"], np.uint8)
@@ -103,6 +112,9 @@ def _layer_attrs(layer: Layer, decision: Decision, constants: dict[str, NDArray[
         constants[f"{prefix}.values"] = winograd.pack(layer.matrix, choice.heights, choice.section)
     elif choice.encoding in ("channels", "depthwise"):
         constants[f"{prefix}.values"] = layer.encoded
+    elif choice.encoding == "spans":
+        spans = encode_spans(layer.matrix, choice.section)
+        constants.update({f"{prefix}.{name}": array for name, array in spans.arrays().items()})
     else:
         encoding = encode(layer.encoded, layer.groups, choice)
         if packed is not None:
@@ -119,8 +131,7 @@ def _layer_attrs(layer: Layer, decision: Decision, constants: dict[str, NDArray[
         "kept": kept,
         "sparsity": 1 - kept / max(layer.matrix.size, 1),
         "scheme": decision.scheme,
-        "kernel_name": PRECISIONS[packed.pack if packed else 1]
-        + (str(choice) if node.op == "conv" else f"gemv {max(choice.heights)}"),
+        "kernel_name": PRECISIONS[packed.pack if packed else 1] + _kernel_name(node, choice),
         "reason": decision.reason,
         "refused": decision.refused,
         "measured_ms": decision.measured_ms,
@@ -129,6 +140,41 @@ def _layer_attrs(layer: Layer, decision: Decision, constants: dict[str, NDArray[
     if node.op == "conv":
         attrs["kernel"] = layer.node.attrs["kernel"]
     return attrs
+
+
+def _kernel_name(node: Node, choice: Choice) -> str:
+    if node.op == "conv" or choice.encoding == "spans":
+        return str(choice)
+    return f"gemv {max(choice.heights)}"
+
+
+def _recurrent_attrs(
+    node: Node, graph: Graph, isa: Isa, decide: Decide, constants: dict[str, NDArray[Any]]
+) -> dict[str, Any]:
+    """Attributes of a recurrent layer: those of its step's product, and of a second one under "second", which is
+    computed the same way."""
+    made = stacked(node, graph)
+    product, alone = as_product(node, graph, made.matrix)
+    pieces = (graph.constants[node.attrs["recurrence"]], graph.constants[node.attrs["weight"]])
+    layer = replace(layer_of(product, alone, isa), pieces=pieces)
+    decision = decide(layer, alone)
+    attrs = _layer_attrs(layer, decision, constants)
+    kept = attrs["kept"]
+    if made.second is not None:
+        other, alone = as_product(replace(node, name=f"{node.name}.candidate"), graph, made.second)
+        attrs["second"] = _layer_attrs(layer_of(other, alone, isa), decision, constants)
+        kept += attrs["second"]["kept"]
+    if made.bias is not None:
+        attrs["bias"] = f"{node.name}.bias"
+        constants[attrs["bias"]] = made.bias
+    for key in ("kind", "linear_before_reset", "reverse", "clip", "input_forget", "given", "lengths"):
+        attrs[key] = node.attrs[key]
+    for key in ("initial_h", "initial_c"):
+        attrs[key] = node.attrs[key]
+        if attrs[key] is not None:
+            constants[attrs[key]] = graph.constants[attrs[key]]
+    attrs["activations"] = [[act.kind, act.params] for act in node.attrs["activations"]]
+    return attrs | {"input_start": made.input_start, "kept": kept, "sparsity": 1 - kept / max(made.size, 1)}
 
 
 def spell_out(graph: Graph) -> Graph:

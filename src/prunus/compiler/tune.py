@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from prunus.compiler.choice import Choice, LayerShape, Zeros, candidates, examine
 from prunus.compiler.latency import Latencies, as_json
 from prunus.compiler.neighbours import neighbours
+from prunus.compiler.recurrent import as_product, stacked
 from prunus.compiler.schedule import refusal
 from prunus.compiler.translate import Decision, Layer, layer_of, spell_out, translate
 from prunus.compiler.watch import Tuning
@@ -21,6 +22,7 @@ from prunus.runtime.native import Bound, Library, Pool, open_library
 from prunus.runtime.plan import make_plan
 
 Floats = NDArray[np.float32]
+LAYERS = ("conv", "gemm", "recurrent")  # operators with weights
 EVICT_BYTES = 4 << 20
 FAR_BEHIND = 1.3
 STEPS = 3  # of a full search from the best candidate on
@@ -45,6 +47,7 @@ class Tuner:
     latencies: Latencies | None = None
     pinned: Mapping[str, Choice] = field(default_factory=dict)
     known: dict[object, Decision] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)  # of all layers of the network, for who watches
 
     def __post_init__(self) -> None:
         # Read before each measurement: in a network, what a layer reads and writes isn't in the nearest caches.
@@ -69,7 +72,7 @@ class Tuner:
         """Tell who watches where the search is, with the fastest of `times`, whose first is first by the cost model."""
         if self.progress is None:
             return
-        names = [node.name for node in graph.nodes if node.op in ("conv", "gemm")]
+        names = self.names or [node.name for node in graph.nodes if node.op in LAYERS]
         if times:
             best, first = min(times, key=times.__getitem__), next(iter(times.values()))
             more |= {"choice": str(best), "ms": 1e3 * times[best], "tried": len(times), "gain": first / times[best]}
@@ -205,14 +208,20 @@ def layer_shape(layer: Layer, graph: Graph, isa: Isa, threads: int) -> LayerShap
         return LayerShape(len(layer.encoded), layer.packed.columns, layer.groups, vectors, threads, 0, pack, lone)
     m, k = layer.matrix.shape
     window = vectors > 0 and window_applies(layer)
-    return LayerShape(m, k * layer.groups, layer.groups, vectors, threads, tile_vectors, window=window)
+    return LayerShape(
+        m, k * layer.groups, layer.groups, vectors, threads, tile_vectors, window=window, flat=layer.node.op == "gemm"
+    )
 
 
 def layer_shapes(graph: Graph, isa: Isa, threads: int) -> dict[str, LayerShape]:
     """The sizes of all layers by name."""
     graph = spell_out(graph)
-    layers = [layer_of(node, graph, isa) for node in graph.nodes if node.op in ("conv", "gemm")]
-    return {layer.node.name: layer_shape(layer, graph, isa, threads) for layer in layers}
+    found = {}
+    for node in graph.nodes:
+        if node.op in LAYERS:
+            own = as_product(node, graph, stacked(node, graph).matrix) if node.op == "recurrent" else (node, graph)
+            found[node.name] = layer_shape(layer_of(own[0], own[1], isa), own[1], isa, threads)
+    return found
 
 
 def window_applies(layer: Layer) -> bool:

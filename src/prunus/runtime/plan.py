@@ -54,6 +54,8 @@ class Plan:
     scratch: int
     stages: tuple[Stage, ...]
     layouts: dict[str, Layout]
+    start: Stage | None  # of a stream: records that set the states, which lie at the start of the arena
+    states: int  # elements of it up to where they end
     foreign: dict[str, dict[str, int]]  # per partition, where in the arena it reads and writes tensors in C order
 
 
@@ -99,10 +101,15 @@ def make_plan(program: Program, batch: int = 1) -> Plan:
         (start, first), (end, last) = ends[begin], ends[index]
         stages += [Stage(start, end, last - first), *([Stage(0, 0, 0, partition)] if partition else [])]
         begin = index
+    size = ends[-1][0]
+    rows += [_numbers(kind, fields, offsets) for kind, fields in draft.starts]
+    begin_at = size + sum(len(row) for row in rows[len(ends) - 1 :])
+    start_stage = Stage(size, begin_at, len(draft.starts)) if draft.starts else None
     flat = np.array([value for row in rows for value in row], np.int64)
     return Plan(
         batch, flat, tuple(slots), draft.write_tables(), arena + SLACK, up(draft.scratch, LINE) + LINE,
         tuple(stage for stage in stages if stage.partition or stage.end > stage.start), layouts,
+        start_stage, LINE * 64 + sum(up(n, LINE) for n in draft.states.values()),
         {part: {name: _number(ref, offsets) for name, ref in refs.items()} for part, refs in foreign.items()},
     )  # fmt: skip
 
@@ -158,6 +165,11 @@ def _place(draft: Draft) -> tuple[dict[str, int], int]:
             buffers.append(Buffer(name, draft.layout(name).size, min(used), max(used)))
     buffers += [Buffer(name, size, step, step) for name, (size, step) in draft.temporaries.items()]
     offsets, arena = place(buffers)
+    kept = 0  # states come first, so that they lie alike in plans of any number of steps
+    states = {}
+    for name, size in draft.states.items():
+        states[name], kept = kept, kept + up(size, LINE)
+    offsets, arena = {name: offset + kept for name, offset in offsets.items()} | states, arena + kept
     offsets |= {name: offsets[other] for name, other in shared.items()}
     ports = {name: address(PORTS + i, 0) for i, name in enumerate(draft.program.inputs)}
     return {name: address(ARENA, offset + LINE * 64) for name, offset in offsets.items()} | ports, arena + LINE * 64

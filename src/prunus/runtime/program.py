@@ -72,6 +72,11 @@ class Program:
     constants: Mapping[str, NDArray[Any]]
     chains: tuple[Chain, ...] = ()
 
+    @property
+    def streaming(self) -> bool:
+        """Recurrent layers keep their states from run to run."""
+        return any(op.attrs.get("streaming") for op in self.ops)
+
     def shape(self, name: str, batch: int) -> Shape:
         """Shape of a tensor at a batch size."""
         shape = self.tensors[name].shape

@@ -62,6 +62,7 @@ class Session:
         self._plan: Plan | None = None  # the one made last
         self._replan = replan  # shapes -> Session, where the model is at hand
         self._resized: dict[tuple[Shape, ...], Session] = {}
+        self._carrier = self  # has the states of the run before, where they are kept
         partitions = [op for op in program.ops if op.kind == "onnxruntime"]
         self._outside = outside_tensors(program)
         self._partitions = {op.name: open_partition(program, op, self.threads) for op in partitions}
@@ -79,7 +80,23 @@ class Session:
 
         Raises FeedError: an input is missing or unknown, or its dtype or shape doesn't fit; an output is unknown.
         """
+        if not output_names and self._carrier is self:
+            stream = self._turns.get()
+            try:
+                stream.wake()
+                results = stream.quick.run(feeds) if stream.quick else None
+            finally:
+                self._turns.put(stream)
+            if results is not None:
+                return results
         return self._run(output_names, feeds, None)
+
+    def reset(self) -> None:
+        """Begin a new stream: the states of recurrent layers are as at first. Nothing to do for other sessions."""
+        with self._turns.take() as stream:
+            stream.wake()
+            self._carrier = self
+            stream.restart(self.program)
 
     def profile(self, feeds: Mapping[str, NDArray[Any]], rounds: int = 20) -> list[ProfileRow]:
         """Time per node: rows of node, op, kernel, scheme, sparsity, ms (mean of `rounds`), gflops, of_peak, roofline,
@@ -134,15 +151,44 @@ class Session:
                 raise FeedError(f"output {name!r}: the network has {', '.join(self.program.outputs)}")
         arrays = check_feeds(self.program, feeds)
         batch = self._batch(arrays)
+        if batch is None and self.program.streaming:
+            return self._continue(arrays, output_names)
         if batch is None:
             return self._resize(arrays).run(output_names, feeds)
         with self._turns.take() as stream:
             if stream.bound is None or stream.bound.plan.batch != batch:
-                stream.bound = None  # what another batch took goes before there is a new plan
-                stream.bind(self._plan_for(batch), self.constants)
+                stream.bound = stream.quick = None  # what another batch took goes before there is a new plan
+                stream.bind(self.program, self._plan_for(batch), self.constants)
             stream.wake()
+            if self._carrier is not self:
+                self._take_states(stream, self._carrier)
             results = self._execute(stream, arrays, times)
         return [results[name] for name in wanted]
+
+    def _continue(self, arrays: dict[str, NDArray[Any]], output_names: Sequence[str] | None) -> list[NDArray[Any]]:
+        """Outputs for another number of steps than planned for, from the states that there are on."""
+        other = self._resize(arrays)
+        ours, theirs = (streamed_batch(session.program) for session in (self, other))
+        if ours != theirs:
+            raise FeedError(f"a streaming session of batch size {ours} was fed a batch of {theirs}")
+        with self._turns.take():
+            if self._carrier is not other:
+                with other._turns.take() as stream:
+                    if stream.bound is None:
+                        stream.bind(other.program, other._plan_for(1), other.constants)
+                    other._take_states(stream, self._carrier)
+                self._carrier = other
+            return other.run(output_names, arrays)
+
+    def _take_states(self, stream: Stream, carrier: "Session") -> None:
+        """Go on from the states of another session of the same layers."""
+        source, target = carrier._all[0].bound, stream.bound
+        if source is None or target is None:
+            stream.restart(self.program)
+        else:
+            n = target.plan.states
+            target.arena[:n] = source.arena[:n]
+        self._carrier = self
 
     def _plan_for(self, batch: int) -> Plan:
         """The plan for a batch size, which streams share."""
@@ -225,6 +271,11 @@ class Session:
                 shapes = {name: arrays[name].shape for name in self.program.inputs}
                 self._resized = {key: self._replan(shapes)}  # one is kept: each has memory of its own
             return self._resized[key]
+
+
+def streamed_batch(program: Program) -> int:
+    """How many sequences a streaming program goes on with."""
+    return next(program.tensors[op.inputs[0]].shape[1] for op in program.ops if op.attrs.get("streaming"))
 
 
 def check_threads(threads: int | None, streams: int = 1) -> int:

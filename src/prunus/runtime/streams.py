@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from prunus.errors import TargetError
 from prunus.runtime.native import Bound, Library, Pool
 from prunus.runtime.plan import Plan
+from prunus.runtime.program import Program
+from prunus.runtime.quick import Quick, quick_run
 
 MOST = 256  # streams of a session; threads of a stream
 T = TypeVar("T")
@@ -28,16 +30,26 @@ class Stream:
         self._library, self._threads, self._alone = library, threads, alone
         self.pool = Pool(library, threads, alone)
         self.bound: Bound | None = None
+        self.quick: Quick | None = None
 
-    def bind(self, plan: Plan, constants: NDArray[np.float32]) -> None:
+    def bind(self, program: Program, plan: Plan, constants: NDArray[np.float32]) -> None:
         """Get the memory that `plan` needs, and give back what another one had."""
-        self.bound = None
+        self.bound = self.quick = None
         self.bound = Bound(self._library, plan, constants, self._threads)
+        self.restart(program)
+        self.quick = quick_run(program, self.bound, self.pool)
+
+    def restart(self, program: Program) -> None:
+        """Set the states that are kept from run to run to their first values."""
+        if self.bound is not None and self.bound.plan.start is not None:
+            nothing = [np.empty(0, np.float32)] * (len(program.inputs) + len(program.outputs))
+            self.bound.run(self.pool, self.bound.plan.start, nothing)
 
     def wake(self) -> None:
         """See to it that there are threads: a forked process has the memory but not the threads."""
         if self.pool.process != os.getpid():
             self.pool = Pool(self._library, self._threads, self._alone)
+            self.quick = None
 
     @property
     def n_bytes(self) -> int:
@@ -56,17 +68,25 @@ class Turns(Generic[T]):
         for _ in things:
             self._tokens.put(None)
 
-    @contextmanager
-    def take(self) -> Iterator[T]:
-        """A free one, while the block runs; waits until there is one. The one used last comes first: its memory is in a
+    def get(self) -> T:
+        """A free one, to be put back; waits until there is one. The one used last comes first: its memory is in a
         cache, and its threads may be awake."""
         self._tokens.get()
-        thing = self._free.pop()
+        return self._free.pop()
+
+    def put(self, thing: T) -> None:
+        """Give one back."""
+        self._free.append(thing)
+        self._tokens.put(None)
+
+    @contextmanager
+    def take(self) -> Iterator[T]:
+        """A free one, while the block runs."""
+        thing = self.get()
         try:
             yield thing
         finally:
-            self._free.append(thing)
-            self._tokens.put(None)
+            self.put(thing)
 
 
 def check_streams(streams: int) -> int:

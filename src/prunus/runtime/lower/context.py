@@ -59,6 +59,9 @@ class Draft:
     band: str | None = None  # inside a chain: names what asks for temporaries, the same ones each time
     lent: int = 0  # how many it was given
     scratch: int = 0
+    states: dict[str, int] = field(default_factory=dict)  # name -> size of what is kept from run to run
+    starting: bool = False  # records are for the start of a stream, not for each run
+    starts: list[Record] = field(default_factory=list)
     step: int = 0
     owners: list[int] = field(default_factory=list)  # of each record, its op
     uses: dict[str, list[int]] = field(default_factory=dict)  # buffer -> steps that touch it
@@ -119,8 +122,17 @@ class Draft:
         self.temporaries[name] = (max(size, self.temporaries.get(name, (0, 0))[0]), self.step)
         return Ref(name)
 
+    def state(self, size: int) -> Ref:
+        """A buffer that is kept from run to run."""
+        name = f"#state{len(self.states)}"
+        self.states[name] = size
+        return Ref(name)
+
     def emit(self, kind: str, **fields: Any) -> None:
         """Append a record."""
+        if self.starting:
+            self.starts.append((kind, fields))
+            return
         self.records.append((kind, fields))
         self.owners.append(self.step)
 

@@ -163,7 +163,7 @@ def _split_phases(
     return target + lead, batch, plane, {phase: number for number, phase in enumerate(used)}
 
 
-def _groups(
+def row_groups(
     draft: Draft, op: Op, windows: NDArray[np.int64], *, narrow: bool = False
 ) -> tuple[Encoding, dict[str, Any]]:
     """The tables of the row groups: what every layer's record points to. Bands of a chain share them."""
@@ -250,7 +250,7 @@ def _pixels(draft: Draft, op: Op, source: Planes, windows: NDArray[np.int64]) ->
     """Row groups over a flat run of pixels."""
     out, lanes = draft.layout(op.outputs[0]), draft.program.lanes
     n, o = out.shape[:2]
-    encoding, fields = _groups(draft, op, windows)
+    encoding, fields = row_groups(draft, op, windows)
     clear_margins(draft, op)
     mask, vectors = padding_mask(draft, out)
     choice = op.attrs["choice"]
@@ -330,7 +330,7 @@ def packed_fields(draft: Draft, op: Op) -> dict[str, Any]:
 def _gemv(draft: Draft, op: Op, base: Address, images: int, x_batch: int, windows: NDArray[np.int64]) -> None:
     """Row groups for single vectors of inputs."""
     narrow = bool(windows.size) and int(windows.min()) >= 0 and int(windows.max()) < 1 << 16
-    encoding, fields = _groups(draft, op, windows, narrow=narrow)
+    encoding, fields = row_groups(draft, op, windows, narrow=narrow)
     name = op.outputs[0]
     packed, o = draft.program.tensors[name].pack, encoding.shape[0]
     o = -(-o // packed)

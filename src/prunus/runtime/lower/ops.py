@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from prunus.runtime.lower import depthwise, elementwise, layer, move, repack, window, winograd
+from prunus.runtime.lower import depthwise, elementwise, layer, move, product, recurrent, repack, window, winograd
 from prunus.runtime.lower.context import Draft
 from prunus.runtime.program import Op
 
@@ -26,7 +26,8 @@ LOWERINGS: Final[dict[str, Callable[[Draft, Op], None]]] = {
     "unpack": repack.unpack,
     "fold": repack.fold,
     "conv": conv,
-    "gemm": layer.gemm,
+    "gemm": product.gemm,
+    "recurrent": recurrent.recurrent,
     "max_pool": window.max_pool,
     "avg_pool": window.avg_pool,
     "global_avg_pool": window.global_avg_pool,
