@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import helper, numpy_helper
 
 import prunus
 from prunus.compiler.compile import compile
@@ -14,6 +15,7 @@ from prunus.graph.evaluate import evaluate
 from prunus.graph.read import read
 from prunus.runtime.roofline import weight_bytes
 from tests.graph.recurrent import Case
+from tests.runtime.networks import onnxruntime_run
 
 
 @pytest.mark.parametrize("op", ["GRU", "LSTM", "RNN"])
@@ -89,6 +91,18 @@ def test_unknown_lengths_of_time_plan_anew() -> None:
     np.testing.assert_allclose(last, values[graph.outputs[1]], atol=1e-5)
     with pytest.raises(FeedError, match=r"\[0, 1, 3\]"):
         session.run(None, {"x": x[:0]})
+
+
+def test_computed_lengths_run_elsewhere() -> None:
+    model, feeds = Case("GRU", t=3, n=2, lengths=(3, 1), lengths_given=True).build()
+    twice = helper.make_node("Add", ["lengths", "none"], ["computed"])
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.int32), "none"))
+    model.graph.node[0].input[4] = "computed"
+    model.graph.node.insert(0, twice)
+    session = compile(model, tune="off", threads=1)
+    assert any("onnxruntime" in row.kernel for row in session.explain())
+    for got, wanted in zip(session.run(None, feeds), onnxruntime_run(model, feeds), strict=True):
+        np.testing.assert_allclose(got, wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "int8"])

@@ -61,6 +61,9 @@ def compile(
     emit_schedule: Annotated[
         Path | None, typer.Option("--emit-schedule", help="Also write how each layer is computed, as YAML.")
     ] = None,
+    streaming: Annotated[
+        bool, typer.Option("--streaming", help="Recurrent layers keep their states from one run to the next.")
+    ] = False,
     cc: Cc = None,
     json: Json = None,
     quiet: Quiet = False,
@@ -91,6 +94,7 @@ def compile(
             fallback=None if strict else "onnxruntime",
             cc=cc,
             schedule=schedule,
+            streaming=streaming,
             progress=step,
         )
         spent_s = time.perf_counter() - start

@@ -1,7 +1,7 @@
 """From an ONNX model to a session: read, choose, encode, lay out, bind."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,6 @@ from prunus.graph.read import read
 from prunus.kernels.library import cache_folder, isa_for, kernel_library
 from prunus.runtime.artefact import pack
 from prunus.runtime.cpu import Cpu, describe
-from prunus.runtime.lower.ops import LOWERINGS
 from prunus.runtime.session import Session, check_threads
 from prunus.runtime.streams import check_streams
 from prunus.sparsity.check import check
@@ -148,21 +147,20 @@ def check_fixed_dimensions(proto: onnx.ModelProto, given: Shapes, fed: Shapes) -
 
 def read_at_batch_1(proto: onnx.ModelProto, shapes: Shapes | None, fallback: bool, *, keep_steps: bool = True) -> Graph:
     """The graph; where the batch may change it is read at batch 1, for plans scale it. `keep_steps`: as `read`."""
-    graph = read(proto, shapes, fallback, keep_steps=keep_steps, decline=without_kernel)
+    ports = {port.name for port in proto.graph.input}
+    again = partial(read, proto, fallback=fallback, keep_steps=keep_steps, decline=lambda n: without_kernel(n, ports))
+    graph = again(input_shapes=shapes)
     if graph.batch and shapes:
         ones = {name: (1, *shape[1:]) if shape else shape for name, shape in shapes.items()}
-        graph = (
-            read(proto, ones, fallback, keep_steps=keep_steps, decline=without_kernel)
-            if ones != dict(shapes)
-            else graph
-        )
+        graph = again(input_shapes=ones) if ones != dict(shapes) else graph
     return graph
 
 
-def without_kernel(node: Node) -> Refusal | None:
-    """Why a node can't be compiled that the graph has an operator for."""
-    missing = node.op == "recurrent" and node.op not in LOWERINGS
-    return Refusal("no kernel for it") if missing else None
+def without_kernel(node: Node, ports: Container[str]) -> Refusal | None:
+    """Why a node can't be compiled that the graph has an operator for. `ports`: the network's inputs."""
+    if node.op == "recurrent" and "lengths" in node.attrs["given"] and node.inputs[-1] not in ports:
+        return Refusal("its sequence lengths are computed")
+    return None
 
 
 def stated_scheme(proto: onnx.ModelProto) -> Scheme | None:
