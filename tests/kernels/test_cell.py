@@ -23,7 +23,10 @@ ERROR = 5e-7  # absolute, of a state of size 1, as cell.h says
 
 
 def reference(kind: str, s: Any, h: Any, c: Any, gated: Any, gates: Any, clip: float, forget: bool) -> tuple[Any, Any]:
-    f, g, e = (lambda a, k=gates[key]: FUNCTION[k[0]](np.clip(a, -clip, clip), *k[1:]) for key in "fge")
+    f, g, e = (
+        lambda a, k=gates[key], most=np.inf if key == "e" else clip: FUNCTION[k[0]](np.clip(a, -most, most), *k[1:])
+        for key in "fge"
+    )
     s = np.split(s.astype(np.float64), SUMS[kind], axis=1)
     with np.errstate(over="ignore"):
         match kind:

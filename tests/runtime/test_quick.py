@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.graph.recurrent import Case
-from tests.runtime.networks import residual
 
 from prunus.compiler.compile import compile
 from prunus.errors import FeedError
 from prunus.runtime.session import Session
+from tests.graph.recurrent import Case
+from tests.runtime.networks import residual
 
 
 def small() -> tuple[Session, dict[str, Any]]:

@@ -6,6 +6,8 @@
 //   gru_reset  gated = f(s1) h                                           else: first this, then a product of it, and
 //   gru_after  z = f(s0); h = (1 - z) g(gated) + z h                     this; `gated` has s2 in it by then
 //   lstm       i, o, f = f(s0), f(s1), f(s2); c = f c + i g(s3); h = o e(c)
+//
+// `clip` bounds what goes into f and g; not c, as in onnxruntime.
 #ifndef PRUNUS_CELL_H
 #define PRUNUS_CELL_H
 #include "activation.h"
@@ -141,7 +143,7 @@ static void cell_task(void *context, int64_t task, int thread) {
                    .function = (int32_t)r[CELL_FUNCTION], .input_forget = (int32_t)r[CELL_INPUT_FORGET],
                    .f = {(int32_t)r[CELL_F], from_bits(r[CELL_F_P0]), from_bits(r[CELL_F_P1]), clip},
                    .g = {(int32_t)r[CELL_G], from_bits(r[CELL_G_P0]), from_bits(r[CELL_G_P1]), clip},
-                   .e = {(int32_t)r[CELL_E], from_bits(r[CELL_E_P0]), from_bits(r[CELL_E_P1]), clip}};
+                   .e = {(int32_t)r[CELL_E], from_bits(r[CELL_E_P0]), from_bits(r[CELL_E_P1]), __builtin_inff()}};
   p.gated = p.gated ? p.gated + image * r[CELL_GATED_BATCH] + start : NULL;
   p.c = p.c ? p.c + image * r[CELL_C_BATCH] + start : NULL;
   p.out = p.out ? p.out + image * r[CELL_OUT_BATCH] + start : NULL;
