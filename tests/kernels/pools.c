@@ -91,6 +91,34 @@ static void sent_away(void) {
 #endif
 }
 
+// Away from its caller's CPU while it works, and as free as before once it sleeps; what somebody else said since holds.
+static void kept_away(void) {
+#ifdef __linux__
+  prunus_bed bed = {.thread = pthread_self()};
+  prunus_cpus before, now;
+  cpus_of(&before);
+  if (CPU_COUNT(&before) < 2) return;
+  int cpus[2], n = 0;
+  for (int cpu = 0; cpu < CPU_SETSIZE && n < 2; cpu++)
+    if (CPU_ISSET(cpu, &before)) cpus[n++] = cpu;
+  settle(&bed);
+  send_away(&bed, cpus[1], cpus[0]);
+  if (this_cpu() != cpus[1]) fail("a worker isn't where it was sent");
+  go_to(pthread_self(), &bed.away);
+  cpus_of(&now);
+  if (CPU_ISSET(cpus[0], &now) || CPU_COUNT(&now) != CPU_COUNT(&before) - 1) fail("a worker isn't kept off one CPU");
+  settle(&bed);
+  cpus_of(&now);
+  if (!CPU_EQUAL(&now, &before)) fail("a worker that sleeps isn't as free as before");
+  send_away(&bed, cpus[1], cpus[0]);
+  send_to(pthread_self(), cpus[0], &before);
+  settle(&bed);
+  cpus_of(&now);
+  if (CPU_COUNT(&now) != 1 || !CPU_EQUAL(&now, &bed.allowed)) fail("what somebody else said is undone");
+  go_to(pthread_self(), &before);
+#endif
+}
+
 int main(int argc, char **argv) {
   if (argc != 4) fail("three arguments");
   const int n_pools = atoi(argv[1]);
@@ -98,6 +126,7 @@ int main(int argc, char **argv) {
   pthread_t *callers = calloc((size_t)n_pools, sizeof *callers);
   absent_worker();
   sent_away();
+  kept_away();
   for (int i = 0; i < n_pools; i++)
     if (pthread_create(callers + i, NULL, caller, NULL)) fail("no thread");
   for (int i = 0; i < n_pools; i++) pthread_join(callers[i], NULL);

@@ -31,8 +31,9 @@ typedef struct {
 // What others have to know of a worker to wake it: written by itself, under the pool's mutex.
 typedef struct {
   pthread_t thread;
-  int sleeps;
+  int sleeps, sent;
   prunus_cpus allowed;  // where it may run, as it fell asleep
+  prunus_cpus away;  // those but its caller's, where it stays until it sleeps again, if it was sent
 } prunus_bed;
 
 typedef struct {
@@ -81,6 +82,26 @@ static void take_tasks(prunus_pool *p, int thread) {
   }
 }
 
+// Before a worker sleeps: it may go wherever it might before it was sent away, unless somebody else has said where since.
+static void settle(prunus_bed *bed) {
+  prunus_cpus now;
+  cpus_of(&now);
+  if (bed->sent && same_cpus(&now, &bed->away)) {
+    go_to(pthread_self(), &bed->allowed);
+  } else {
+    bed->allowed = now;
+  }
+  bed->sent = 0;
+}
+
+// Sends a worker that sleeps to `cpu`, and keeps it off `callers`.
+static void send_away(prunus_bed *bed, int cpu, int callers) {
+  if (!send_to(bed->thread, cpu, &bed->allowed)) return;
+  bed->away = bed->allowed;
+  without_cpu(&bed->away, callers);
+  bed->sent = 1;
+}
+
 // Waits for a job other than number `seen`, and returns the state with it.
 static uint64_t await_job(prunus_pool *p, prunus_bed *bed, uint64_t seen) {
   uint64_t state;
@@ -90,16 +111,16 @@ static uint64_t await_job(prunus_pool *p, prunus_bed *bed, uint64_t seen) {
       continue;
     }
     pthread_mutex_lock(&p->mutex);
-    cpus_of(&bed->allowed);
+    settle(bed);
     bed->sleeps = 1;
     atomic_fetch_add(&p->sleeping, 1);
     while (atomic_load(&p->state) / JOB == seen) pthread_cond_wait(&p->wake, &p->mutex);
     atomic_fetch_sub(&p->sleeping, 1);
     bed->sleeps = 0;
-    const prunus_cpus allowed = bed->allowed;
-    const int placed = p->n_cpus;
+    const prunus_cpus away = bed->away;
+    const int sent = bed->sent;
     pthread_mutex_unlock(&p->mutex);
-    if (placed) go_to(pthread_self(), &allowed);
+    if (sent) go_to(pthread_self(), &away);
   }
   return state;
 }
@@ -129,7 +150,7 @@ static void announce(prunus_pool *p, uint64_t next) {
     pthread_mutex_lock(&p->mutex);
     const int here = place_of(p->cpus, p->n_cpus);
     for (int i = 1; here >= 0 && i < p->threads; i++)
-      if (p->beds[i - 1].sleeps) send_to(p->beds[i - 1].thread, p->cpus[(here + i) % p->n_cpus], &p->beds[i - 1].allowed);
+      if (p->beds[i - 1].sleeps) send_away(&p->beds[i - 1], p->cpus[(here + i) % p->n_cpus], p->cpus[here]);
     pthread_cond_broadcast(&p->wake);
     pthread_mutex_unlock(&p->mutex);
   }
