@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from prunus.demo.data import _read_fashion
+from prunus.training.losses import distilled
 from prunus.training.pruner import Pruner
+from prunus.training.recipe import Distil
 
 N_CHOOSE = 5000
 BATCH = 128
@@ -181,11 +183,7 @@ def train(
                         wanted = teacher(x).float()
             loss = functional.cross_entropy(logits.float(), data.y[batch])
             if teacher is not None:
-                soft = functional.log_softmax(logits.float() / 4, 1)
-                kl = functional.kl_div(
-                    soft, functional.log_softmax(wanted / 4, 1), log_target=True, reduction="batchmean"
-                )
-                loss = 0.5 * loss + 0.5 * 16 * kl
+                loss = distilled("cross-entropy", loss, logits, wanted, Distil())
             if pruner is not None:
                 loss = loss + pruner.penalty()
             optimizer.zero_grad()

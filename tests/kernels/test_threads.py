@@ -47,3 +47,25 @@ def test_threads_gather(threads: int) -> None:
     time.sleep(0.01)  # workers sleep
     pool.gather()
     assert pool.process == os.getpid()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="CPUs of threads are Linux's")
+@pytest.mark.parametrize("alone", [True, False])
+def test_workers_are_kept_off_the_callers_core_until_they_sleep(alone: bool) -> None:
+    """Unless other pools work at the same time; asleep, they may go anywhere."""
+    allowed = os.sched_getaffinity(0)
+    if len(allowed) < 2:
+        pytest.skip("one CPU")
+    before = set(os.listdir("/proc/self/task"))
+    pool = Pool(open_library(kernel_library(this_isa())), 2, alone)
+    (worker,) = (int(task) for task in set(os.listdir("/proc/self/task")) - before)
+    seen = set()
+    for _ in range(200):
+        time.sleep(0.005)  # it sleeps
+        pool.gather()
+        seen.add(len(os.sched_getaffinity(worker)))
+        if min(seen) < len(allowed):
+            break
+    assert (min(seen) < len(allowed)) == alone
+    time.sleep(0.1)
+    assert os.sched_getaffinity(worker) == allowed

@@ -210,8 +210,9 @@ def mean_sparsity(reports: Sequence[LayerReport]) -> float:
     return float(zeros / sum(sizes)) if sum(sizes) else 0.0
 
 
-def write_metadata(model: ModelProto, scheme: Scheme, sparsity: float, reports: Sequence[LayerReport]) -> None:
-    """Replace the entries prunus.scheme, prunus.sparsity and prunus.layers of `metadata_props`."""
+def write_metadata(model: ModelProto, scheme: Scheme | str, sparsity: float, reports: Sequence[LayerReport]) -> None:
+    """Replace the entries prunus.scheme, prunus.sparsity and prunus.layers of `metadata_props`. scheme: or
+    several as a text."""
     layers = {
         layer.weight or layer.name: {
             "layer": layer.name,

@@ -33,9 +33,9 @@ def prune_onnx(
     what the dense network answers on them, see `prunus.training.reconstruct`. distil: epochs of distillation after it.
     Raises MissingExtraError: calibration, and torch isn't installed.
     """
-    scheme = preferred_scheme(precision, target) if scheme is None else scheme
     if calibration is None:
-        return one_shot.prune_onnx(model, scheme, sparsity, ignore, report=report)
+        return one_shot.prune_onnx(model, scheme, sparsity, ignore, precision=precision, target=target, report=report)
+    scheme = preferred_scheme(precision, target) if scheme is None else scheme
     try:
         from prunus.training.reconstruct.network import Options
         from prunus.training.reconstruct.onnx_file import reconstruct_onnx

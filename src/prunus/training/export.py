@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from prunus.errors import ExportError
 from prunus.graph.normalise import STATED
-from prunus.pruning.one_shot import LayerReport
+from prunus.pruning.one_shot import LayerReport, mean_sparsity, write_metadata
 from prunus.runtime.atomic import write_atomically
 from prunus.runtime.session import onnxruntime_errors
 from prunus.training.ports import Flat, leaves, ports, shaped_alike
@@ -31,14 +31,14 @@ _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
 
 
 def export_onnx(
-    model: nn.Module, path: str | Path, inputs: Tensor | tuple[Any, ...] | None, report: "object | None" = None
+    model: nn.Module, path: str | Path, inputs: Tensor | tuple[Any, ...] | None, layers: Sequence[LayerReport] = ()
 ) -> ModelProto:
     """Write `model` in evaluation mode; inputs are called x, x1, ..., outputs y, y1, ..., and those in dicts by their
     keys; the batch is free, and with recurrent layers the time, where the file then answers as torch does at other
     sizes too.
 
-    inputs: a batch, or all arguments as a tuple; an argument may be a tuple or a dict of tensors itself. report: a
-    PruneReport, for metadata_props. Only rank 0 writes. The model is in the mode it was when this returns.
+    inputs: a batch, or all arguments as a tuple; an argument may be a tuple or a dict of tensors itself. layers:
+    what became of each, for metadata_props. Only rank 0 writes. The model is in the mode it was when this returns.
     Raises ExportError: no inputs; torch can't export it; onnxruntime answers otherwise than torch by more than BOUND.
     """
     if inputs is None:
@@ -52,9 +52,9 @@ def export_onnx(
     finally:
         for module, mode in training.items():
             module.training = mode
-    layers = getattr(report, "layers", ())
     if layers:
-        _describe(proto, layers, float(getattr(report, "sparsity", 0.0)))
+        schemes = ", ".join(sorted({str(layer.scheme) for layer in layers if layer.scheme}))
+        write_metadata(proto, schemes, mean_sparsity(layers), layers)
     write_atomically(Path(path), proto.SerializeToString())
     return proto
 
@@ -189,23 +189,6 @@ def _clean_zeros(model: ModelProto) -> None:
             array = numpy_helper.to_array(tensor)
             if np.signbit(array[array == 0]).any():
                 tensor.CopyFrom(numpy_helper.from_array(array + array.dtype.type(0), tensor.name))
-
-
-def _describe(model: ModelProto, layers: tuple[LayerReport, ...], sparsity: float) -> None:
-    said = {
-        layer.weight: {
-            "layer": layer.name, "scheme": str(layer.scheme) if layer.scheme else None,
-            "sparsity": round(layer.sparsity, 6), **({"note": layer.note} if layer.note else {}),
-        }
-        for layer in layers
-    }  # fmt: skip
-    schemes = sorted({str(layer.scheme) for layer in layers if layer.scheme})
-    properties = {
-        "prunus.scheme": ", ".join(schemes), "prunus.sparsity": f"{sparsity:.6f}",
-        "prunus.layers": json.dumps(said, sort_keys=True),
-    }  # fmt: skip
-    kept = {prop.key: prop.value for prop in model.metadata_props}
-    onnx.helper.set_model_props(model, {**kept, **properties})
 
 
 def _verify(model: ModelProto, feeds: _Arrays, expected: _Arrays, where: str) -> None:

@@ -183,7 +183,7 @@ class Pruner:
             if self._coupling is not None and self._method is None:
                 export_onnx(self._coupling.shrink(), path, inputs)
             else:
-                export_onnx(self.model, path, inputs, self._report())
+                export_onnx(self.model, path, inputs, self._report().layers)
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that going on later takes, as flat tensors: masks, the method's state, the counters."""

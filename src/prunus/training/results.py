@@ -56,7 +56,7 @@ def write(trained: Trained, recipe: Recipe, network: nn.Module, x: Tensor, small
     write_atomically(folder / RECIPE, recipe_text(recipe).encode())
     write_atomically(folder / REPORT, (json.dumps(trained.plain(), indent=2) + "\n").encode())
     if smaller is None:
-        export_onnx(network, folder / MODEL, x, trained.report)
+        export_onnx(network, folder / MODEL, x, trained.report.layers)
     else:
         export_onnx(smaller, folder / MODEL, x)
 
