@@ -1,0 +1,1 @@
+"""Which scheme, block and sparsity for which layer: by rules, exactly, or by search."""
