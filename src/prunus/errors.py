@@ -78,3 +78,7 @@ class ExportError(PrunusError):
 
 class ShrinkError(PrunusError, ValueError):
     """Channels that can't be removed as asked: which layer or output, what was found and expected."""
+
+
+class BudgetError(PrunusError, ValueError):
+    """A latency, speed or sparsity that no choice of schemes reaches: what is reachable, and what bounds it."""

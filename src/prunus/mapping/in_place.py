@@ -29,9 +29,9 @@ TRIAL = (("punched:8x4", 0.9), ("punched:8x4", 0.7), ("bcr:8x64", 0.8), ("unstru
 @final
 @dataclass(frozen=True)
 class InPlace:
-    """dense: milliseconds of each layer in the dense network, by name; other_ms: of the rest of it. slope, offset_ms: of
-    a pruned layer's time there over its time alone. pace: what a usual run takes over the sum of least times; all others
-    are without it."""
+    """dense: milliseconds of each layer in the dense network, by name; other_ms: of the rest of it. slope, offset_ms:
+    of a pruned layer's time there over its time alone. pace: what a usual run takes over the sum of least times, which
+    all the others are."""
 
     dense: Mapping[str, float]
     other_ms: float
@@ -133,7 +133,7 @@ def compiled(network: Network, model: ModelProto) -> Session:
 
 
 def steps_ms(session: Session, rounds: int = ROUNDS) -> tuple[dict[str, float], float]:
-    """The least milliseconds of each step by its node's name, and how much longer a usual round takes than their sum."""
+    """The least milliseconds of each step by its node's name, and how much longer than their sum a usual round takes."""
     rng = np.random.default_rng(0)
     feeds: dict[str, Any] = {}
     for port in session.get_inputs():

@@ -30,8 +30,8 @@ class Site:
     """A layer: its ONNX node's name and operator, its weights as the file has them, and the graph's nodes that compute
     with them: several where layers share weights, or for both directions of a recurrent one.
 
-    shape: of the first weights, filters first. signature: what layers that run alike have in common. refusal: why it can't be pruned, "" where it can. first, last: of the
-    layers that can be.
+    shape: of the first weights, filters first. signature: what layers that run alike have in common. refusal: why it
+    can't be pruned, "" where it can. first, last: of the layers that can be.
     """
 
     name: str
@@ -140,9 +140,7 @@ def _sites(proto: ModelProto, graph: Graph) -> tuple[Site, ...]:
     )
 
 
-def _site(
-    layer: str, found: list[Weight], nodes: tuple[Node, ...], graph: Graph, first: bool, last: bool
-) -> Site:
+def _site(layer: str, found: list[Weight], nodes: tuple[Node, ...], graph: Graph, first: bool, last: bool) -> Site:
     constant = graph.constants[nodes[0].attrs["weight"]]
     op = found[0].node.op_type if found else nodes[0].op
     macs = sum(_macs(node, graph) for node in nodes)

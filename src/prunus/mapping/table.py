@@ -26,7 +26,6 @@ from prunus.sparsity.scheme import Scheme
 from prunus.sparsity.schemes import SCHEMES
 
 GRID = (0.5, 0.7, 0.8, 0.9, 0.95)  # sparsities that are measured; between them times are interpolated
-DENSE_NAME = "dense"
 Floats = NDArray[np.float32]
 
 
@@ -46,10 +45,11 @@ Measure = Callable[[Site, Scheme | None, float], float]
 @dataclass(frozen=True, eq=False)
 class Table:
     """Times of layers. `measure` gives milliseconds of a layer under a scheme (None: dense) and sparsity; what it gave
-    is kept in `kept` (None: until the end of the process). Not to be called for layers that can't be pruned."""
+    is kept in `kept` (None: until the end of the process). measured: False where `measure` itself estimates."""
 
     measure: Measure
     kept: Kept | None = None
+    measured: bool = True
     grid: tuple[float, ...] = GRID
     progress: Callable[[str], None] | None = None
     known: dict[Entry, float] = field(default_factory=dict)
@@ -60,18 +60,18 @@ class Table:
 
     def dense(self, site: Site) -> Time:
         """Of the layer without zeros."""
-        return Time(self._measured(site, None, 0.0))
+        return Time(self._known(site, None, 0.0), self.measured)
 
     def time(self, site: Site, scheme: Scheme, sparsity: float) -> Time:
         """Of the layer under a scheme, which it has to be able to take: measured, or between the nearest two sparsities
         of the grid, beyond which there is only measuring."""
         points = self.points(scheme)
         if sparsity in points or not points[0] < sparsity < points[-1]:
-            return Time(self._measured(site, scheme, sparsity))
+            return Time(self._known(site, scheme, sparsity), self.measured)
         at = bisect_left(points, sparsity)
         low, high = points[at - 1], points[at]
         share = (sparsity - low) / (high - low)  # linear in 1 - sparsity is linear in sparsity
-        ends = [self._measured(site, scheme, point) for point in (low, high)]
+        ends = [self._known(site, scheme, point) for point in (low, high)]
         return Time(ends[0] + share * (ends[1] - ends[0]), False)
 
     def points(self, scheme: Scheme) -> tuple[float, ...]:
@@ -82,12 +82,8 @@ class Table:
         above = tuple(point for point in self.grid if point > least)
         return (least, *above) if least > 0 else above
 
-    def fresh(self, site: Site, scheme: Scheme, sparsity: float) -> float:
-        """Measured now, whatever is kept."""
-        return self.measure(site, scheme, sparsity)
-
-    def _measured(self, site: Site, scheme: Scheme | None, sparsity: float) -> float:
-        entry = Entry(site.signature, DENSE_NAME if scheme is None else str(scheme), round(sparsity, 4))
+    def _known(self, site: Site, scheme: Scheme | None, sparsity: float) -> float:
+        entry = Entry(site.signature, "dense" if scheme is None else str(scheme), round(sparsity, 4))
         if entry not in self.known:
             if self.progress:
                 self.progress(f"{site.name} {entry.scheme} {entry.sparsity:g}")
@@ -121,9 +117,7 @@ def measured_ms(node: Node, graph: Graph, scheme: Scheme | None, sparsity: float
     return tuner.time_ms(layer, around) * steps
 
 
-def masked(
-    node: Node, graph: Graph, scheme: Scheme | None, sparsity: float, tuner: Tuner
-) -> tuple[Layer, Graph, int]:
+def masked(node: Node, graph: Graph, scheme: Scheme | None, sparsity: float, tuner: Tuner) -> tuple[Layer, Graph, int]:
     """The layer with random weights and zeros, its graph, and how often it is computed."""
     names = ("weight", "recurrence") if node.op == "recurrent" else ("weight",)
     constants = dict(graph.constants)
@@ -143,4 +137,4 @@ def _virtual(weight: Floats, scheme: Scheme | None, sparsity: float) -> Floats:
     values = rng.uniform(0.5, 1.5, weight.shape) * rng.choice((-size, size), weight.shape)
     if scheme is not None:
         values *= random_mask(weight.shape, scheme, sparsity, seed=0)
-    return values.astype(np.float32)
+    return np.asarray(values, np.float32)

@@ -124,8 +124,8 @@ def prune_by_rules(
     optional: Sequence[str] = (),
     report: Callable[[LayerReport], None] | None = None,
 ) -> PruneResult:
-    """As `prune_layers`, each layer by the first rule that matches: a name or `re:` pattern, and scheme with sparsity or
-    None for one that stays dense. What no rule matches stays dense too.
+    """As `prune_layers`, each layer by the first rule that matches: a name or `re:` pattern, and scheme with sparsity,
+    or None for one that stays dense. What no rule matches stays dense too.
 
     stated: the scheme for `metadata_props`, None: all that the rules name. optional: rules that needn't match.
     """
