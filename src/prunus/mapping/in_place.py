@@ -133,7 +133,7 @@ def compiled(network: Network, model: ModelProto) -> Session:
 
 
 def steps_ms(session: Session, rounds: int = ROUNDS) -> tuple[dict[str, float], float]:
-    """The least milliseconds of each step by its node's name, and how much longer than their sum a usual round takes."""
+    """The least milliseconds of each step by its node's name, and how many times their sum a usual round takes."""
     rng = np.random.default_rng(0)
     feeds: dict[str, Any] = {}
     for port in session.get_inputs():
