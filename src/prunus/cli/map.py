@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from prunus.mapping.plan import Plan
 
 MOST = 32  # batches of calibration data that are taken
-EXAMPLE = "prunus map model.onnx --speedup 1.2 -o plan.yaml"
+EXAMPLE = "prunus map model.onnx --target-latency 8ms -o plan.yaml"
 
 
 def map(
