@@ -98,7 +98,8 @@ def read_network(
 ) -> Network:
     """Read a model for mapping, at batch 1.
 
-    Raises ModelError: unreadable, or without a layer that could be pruned. TargetError, CalibrationError: as `compile`.
+    Raises ModelError: unreadable, or without a layer that could be pruned. TargetError, CalibrationError: as `compile`,
+    but for targets that aren't here, which are estimated.
     """
     threads = check_threads(threads)
     target = target or describe().best_target
@@ -106,7 +107,10 @@ def read_network(
         raise TargetError("no target runs on this CPU: name one")
     isa = isa_for(target)
     proto = load_model(model)
-    code = kernel_library(isa, cc)
+    foreign = bool(describe().missing(target))
+    if foreign and precision == "int8" and calibration is not None:
+        raise TargetError(f"target {target!r}: ranges for int8 can't be calibrated here, expected a model in QDQ form")
+    code = b"" if foreign else kernel_library(isa, cc)  # nothing runs there
     feeds = None if calibration is None else tuple(calibration)
     with naming(model):
         graph = read_at_batch_1(proto, input_shapes, True, keep_steps=precision != "int8")

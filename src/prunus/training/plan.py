@@ -12,6 +12,8 @@ from prunus.sparsity.scheme import Scheme, parse
 from prunus.training.part import Part
 from prunus.training.recipe import Recipe, Rule, explain, load_recipe, read_yaml
 
+MADE = "onnx::"  # how names of weights begin that torch's exporter made up, as where it folded a BatchNorm
+
 
 class PlanRule(Rule):
     """A rule that names a layer. weight: the name of its weights; in a file of `Pruner.export` that of the torch
@@ -23,9 +25,24 @@ class PlanRule(Rule):
     sensitivity: float | None = None
 
     def of_torch(self) -> dict[str, Any]:
-        """As a recipe's rule: by the weights' name where the plan has it, which a torch module shares."""
+        """As a recipe's rule: by the weights' name where that is torch's, else by the module in the node's name."""
         rule = self.model_dump(mode="json", exclude_none=True, include=set(Rule.model_fields))
-        return {**rule, "match": self.weight or self.match}
+        if self.weight and not self.weight.startswith(MADE):
+            return {**rule, "match": self.weight}
+        return {**rule, "match": module_of(self.match) or self.match}
+
+
+def module_of(node: str) -> str:
+    """The module that torch's exporter names a node after: layer1.0.conv1 of /layer1/layer1.0/conv1/Conv; "" of names
+    that aren't its."""
+    if not node.startswith("/"):
+        return ""
+    path: list[str] = []
+    for part in node.split("/")[1:-1]:
+        if path and part.startswith(path[-1] + "."):
+            path.pop()
+        path.append(part)
+    return ".".join(path)
 
 
 class Plan(Part):
