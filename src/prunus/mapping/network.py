@@ -31,7 +31,7 @@ class Site:
     with them: several where layers share weights, or for both directions of a recurrent one.
 
     shape: of the first weights, filters first. signature: what layers that run alike have in common. refusal: why it
-    can't be pruned, "" where it can. first, last: of the layers that can be.
+    can't be pruned, "" where it can. first, last: the convolution that comes first of those, the classifier behind all.
     """
 
     name: str
@@ -150,6 +150,7 @@ def _site(layer: str, found: list[Weight], nodes: tuple[Node, ...], graph: Graph
     macs = sum(_macs(node, graph) for node in nodes)
     refusal = _refusal(found, nodes)
     alike = repr([(*signature(node, graph), graph.constants[node.attrs["weight"]].shape) for node in nodes])
+    first, last = first and nodes[0].op == "conv", last and nodes[0].op == "gemm"
     return Site(layer, op, tuple(found), nodes, tuple(constant.shape), macs, alike, refusal, first, last)
 
 

@@ -110,14 +110,14 @@ def make_plan(sources: Sources, budget: Budget, method: str, terms: Terms) -> Pl
     assert method in METHODS, method
     if method == "rules":
         ruled = rule_based(sources, terms)
-        space, mapping = ruled.space, solve(ruled.space, budget)
+        space, mapping = ruled.space, _solve(sources, ruled.space, budget, terms)
         reasons = [ruled.reasons.get((layer.name, option.sparsity), "") for layer, option in _pairs(space, mapping)]
         return plan_of(sources, space, mapping, reasons, budget, method)
     stays = {site.name: rule_1_depthwise(site) or rule_0_stays(site, terms) for site in sources.network.sites}
     space = full_space(sources, terms.sparsities, lambda site: stays[site.name])
     if budget.kind == "sparsity":
         space = _fast_ones(space, terms.beta)
-    mapping = solve(space, budget)
+    mapping = _solve(sources, space, budget, terms)
     reasons = [stays[layer.name] or _why_exact(layer, option) for layer, option in _pairs(space, mapping)]
     return plan_of(sources, space, mapping, reasons, budget, method)
 
@@ -173,6 +173,17 @@ def plan_text(plan: Plan) -> str:
     stream = io.StringIO()
     yaml.dump(document, stream)
     return stream.getvalue()
+
+
+def _solve(sources: Sources, space: Space, budget: Budget, terms: Terms) -> tuple[int, ...]:
+    """As `solve`; a budget out of reach is told with what could still be tried."""
+    try:
+        return solve(space, budget)
+    except BudgetError as error:
+        if terms.ends or not any(site.first or site.last for site in sources.network.sites):
+            raise
+        text = f"{error}; the first convolution and last classifier stay dense, --ends prunes them too"
+        raise BudgetError(text) from error
 
 
 def _pairs(space: Space, mapping: Sequence[int]) -> list[tuple[LayerSpace, Option]]:

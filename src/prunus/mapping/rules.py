@@ -42,13 +42,13 @@ class Ruled:
 
 
 def rule_0_stays(site: Site, terms: Terms) -> str:
-    """Rule 0: the first convolution and the last layer stay dense; both are small and errors in them go everywhere."""
+    """Rule 0: the first convolution and the last classifier stay dense: few weights, and errors there go everywhere."""
     if site.refusal and "depthwise" not in site.refusal:
         return f"rule 0: {site.refusal}"
     if not terms.ends and site.first:
-        return "rule 0: the first layer stays dense"
+        return "rule 0: the first convolution stays dense"
     if not terms.ends and site.last:
-        return "rule 0: the last layer stays dense"
+        return "rule 0: the last classifier stays dense"
     return ""
 
 
