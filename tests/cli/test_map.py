@@ -9,7 +9,8 @@ import pytest
 from prunus.cli.main import BAD_INPUT, DONE, run
 from prunus.mapping import options
 from prunus.mapping.options import Sources
-from prunus.training.plan import module_of, read_plan
+from prunus.training.exported import module_name
+from prunus.training.plan import read_plan
 from tests.mapping.fakes import network, sources
 from tests.training.toy import write_toy
 
@@ -101,5 +102,5 @@ def test_train_carries_a_plan_out(folder: Path, capsys: pytest.CaptureFixture[st
     assert run([*words, "-q"]) == DONE, capsys.readouterr().err
     assert run(["train", "recipe.yaml", "-o", "second", "--plan", "plan.yaml", "--json", "r.json"]) == DONE
     trained = {layer["name"]: layer["scheme"] for layer in json.loads(Path("r.json").read_text())["layers"]}
-    planned = {module_of(rule.match): rule.scheme for rule in read_plan(Path("plan.yaml")).layers}
+    planned = {module_name(rule.match): rule.scheme for rule in read_plan(Path("plan.yaml")).layers}
     assert trained == planned and set(planned) == {"1", "5", "8"} and any(planned.values())

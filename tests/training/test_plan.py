@@ -1,57 +1,61 @@
-"""Plans as a recipe's rules: which torch layer a rule of `prunus map` is about."""
+"""Plans of exported files, as rules for the module that was exported and for the file as a module."""
 
+from pathlib import Path
+from typing import Any
+
+import onnx
 import pytest
 import torch
 from torch import nn
 
-from prunus.errors import RecipeError, RuleError
-from prunus.mapping.network import read_network
+from prunus.pruning.onnx_weights import weights
+from prunus.pruning.torch_module import to_module
 from prunus.training.export import export_onnx
+from prunus.training.exported import module_name
 from prunus.training.layers import assign, find_layers
-from prunus.training.plan import Plan, PlanRule, module_of, with_plan
+from prunus.training.plan import Plan, with_plan
 
 
-class Block(nn.Module):
-    """Convolutions with and without BatchNorm, inside of others, a recurrent layer and a linear one."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        conv = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
-        self.body = nn.Sequential(conv, nn.Sequential(nn.Conv2d(8, 8, 3)))
-        self.rnn = nn.GRU(8, 16, batch_first=True)
-        self.head = nn.Linear(16, 10)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(self.rnn(self.body(x).mean(2).transpose(1, 2))[0][:, -1])
+def network() -> nn.Sequential:
+    """BatchNorm, which the export folds, in a container of its own."""
+    block = nn.Sequential(nn.Conv2d(2, 4, 3, bias=False), nn.BatchNorm2d(4))
+    return nn.Sequential(nn.Conv2d(1, 2, 3), block, nn.Flatten(), nn.Linear(64, 3)).eval()
 
 
-def test_a_rule_finds_the_layer_of_its_onnx_node(tmp_path: object) -> None:
-    model = Block()
-    sites = read_network(export_onnx(model, f"{tmp_path}/m.onnx", torch.zeros(1, 1, 8, 8)), threads=1).sites
-    names = {}
-    for site in sites:
-        rule = PlanRule(match=site.name, weight=site.weights[0].name, scheme="filter", sparsity=0.5)
-        targets, _ = assign(find_layers(model), [PlanRule.model_validate(rule.of_torch())])
-        names[site.name] = [target.layer.parameter for target in targets]
-    assert list(names.values()) == [
-        ["body.0.0.weight"], ["body.1.0.weight"], ["rnn.weight_ih_l0", "rnn.weight_hh_l0"], ["head.weight"],
-    ]  # fmt: skip
+def plan_of(proto: onnx.ModelProto) -> Plan:
+    """As `prunus map` writes it: the first layer dense."""
+    rules: list[dict[str, Any]] = []
+    for number, weight in enumerate(weights(proto)):
+        what = {"scheme": "unstructured", "sparsity": 0.5} if number else {"skip": True}
+        rules.append({"match": weight.layer, "weight": weight.name, "predicted_ms": 0.1, **what})
+    return Plan.model_validate({"layers": rules})
 
 
-def test_modules_in_names_of_nodes() -> None:
-    assert module_of("/layer1/layer1.0/conv1/Conv") == "layer1.0.conv1"
-    assert module_of("/fc/Gemm") == "fc" and module_of("/Conv") == "" and module_of("conv3") == ""
+def test_rules_find_the_module_that_was_exported(tmp_path: Path) -> None:
+    model = network()
+    plan = plan_of(export_onnx(model, tmp_path / "net.onnx", torch.zeros(2, 1, 8, 8)))
+    recipe = with_plan({"method": "one-shot"}, plan)
+    targets, dense = assign(find_layers(model), recipe.layers)
+    assert [target.layer.parameter for target in targets] == ["1.0.weight", "3.weight"]
+    assert [item.layer.parameter for item in dense] == ["0.weight"]
 
 
-def test_rules_of_a_recipe_are_replaced() -> None:
-    rules = (
-        PlanRule(match="/a/Conv", weight="a.weight", scheme="filter", sparsity=0.5, predicted_ms=1.0, sensitivity=0.1),
-        PlanRule(match="/b/ConvTranspose", skip=True, dense_ms=1.0, predicted_ms=1.0),  # no weight that is pruned
-    )
-    recipe = with_plan({"layers": [{"match": "x", "skip": True}]}, Plan(layers=rules))
-    assert [(rule.match, rule.scheme, rule.sparsity) for rule in recipe.layers] == [("a.weight", "filter", 0.5)]
-    lacking = [PlanRule.model_validate(PlanRule(match="/nowhere/Conv", weight="nowhere.weight", skip=True).of_torch())]
-    with pytest.raises(RuleError, match=r"'nowhere\.weight' matches no layer"):
-        assign(find_layers(Block()), lacking)
-    with pytest.raises(RecipeError, match="keep, expected skip"):
-        Plan(layers=(PlanRule(match="a", keep=True),)).choices()
+def test_rules_find_the_file_as_a_module(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    plan = plan_of(export_onnx(network(), path, torch.zeros(2, 1, 8, 8)))
+    recipe = with_plan({"method": "one-shot", "model": {"build": str(path), "input": [1, 8, 8]}}, plan)
+    targets, dense = assign(find_layers(to_module(path)), recipe.layers)
+    assert (len(targets), len(dense)) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("node", "module"),
+    [
+        ("/1/1.0/shortcut/shortcut.0/Conv", "1.0.shortcut.0"),
+        ("/features/features.10/conv/Conv", "features.10.conv"),
+        ("/fc/MatMul", "fc"),
+        ("Conv_3", ""),
+    ],
+)
+def test_names_of_nodes(node: str, module: str) -> None:
+    assert module_name(node) == module

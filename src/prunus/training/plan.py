@@ -9,40 +9,28 @@ from pydantic import ValidationError
 
 from prunus.errors import RecipeError
 from prunus.sparsity.scheme import Scheme, parse
+from prunus.training.exported import OWN, module_name
 from prunus.training.part import Part
 from prunus.training.recipe import Recipe, Rule, explain, load_recipe, read_yaml
 
-MADE = "onnx::"  # how names of weights begin that torch's exporter made up, as where it folded a BatchNorm
-
 
 class PlanRule(Rule):
-    """A rule that names a layer. weight: the name of its weights; in a file of `Pruner.export` that of the torch
-    parameter. For readers: dense_ms, predicted_ms in the network, sensitivity to being pruned so."""
+    """A rule that names a layer. weight: the name of its weights. For readers: dense_ms, predicted_ms in the network,
+    sensitivity to being pruned so."""
 
     weight: str | None = None
     dense_ms: float | None = None
     predicted_ms: float | None = None
     sensitivity: float | None = None
 
-    def of_torch(self) -> dict[str, Any]:
-        """As a recipe's rule: by the weights' name where that is torch's, else by the module in the node's name."""
+    def of_torch(self, file: bool) -> dict[str, Any]:
+        """As a recipe's rule. file: for the ONNX file as a module, whose parameters have its weights' names; else for
+        the module that was exported to it: weights keep their names, but those that BatchNorm was folded into."""
         rule = self.model_dump(mode="json", exclude_none=True, include=set(Rule.model_fields))
-        if self.weight and not self.weight.startswith(MADE):
-            return {**rule, "match": self.weight}
-        return {**rule, "match": module_of(self.match) or self.match}
-
-
-def module_of(node: str) -> str:
-    """The module that torch's exporter names a node after: layer1.0.conv1 of /layer1/layer1.0/conv1/Conv; "" of names
-    that aren't its."""
-    if not node.startswith("/"):
-        return ""
-    path: list[str] = []
-    for part in node.split("/")[1:-1]:
-        if path and part.startswith(path[-1] + "."):
-            path.pop()
-        path.append(part)
-    return ".".join(path)
+        name = self.weight or self.match
+        if not file and (self.weight is None or name.startswith(OWN)):
+            name = module_name(self.match) or self.match
+        return {**rule, "match": name}
 
 
 class Plan(Part):
@@ -93,5 +81,10 @@ def with_plan(source: "str | Path | Mapping[str, Any] | Recipe", plan: Plan, set
     Raises RecipeError: as `load_recipe`.
     """
     # layers without weights of their own in the file stay dense: torch knows them by other names
-    rules = [rule.of_torch() for rule in plan.layers if rule.weight or not rule.skip or rule.predicted_ms is None]
-    return load_recipe(source, [f"layers={json.dumps(rules)}", *settings])
+    kept = [rule for rule in plan.layers if rule.weight or not rule.skip or rule.predicted_ms is None]
+
+    def recipe(file: bool) -> Recipe:
+        return load_recipe(source, [f"layers={json.dumps([rule.of_torch(file) for rule in kept])}", *settings])
+
+    found = recipe(False)
+    return recipe(True) if found.model is not None and found.model.build.endswith(".onnx") else found
