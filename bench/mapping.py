@@ -26,7 +26,7 @@ from bench import networks, store
 from bench.zoo import ZOO
 from prunus.benchmark.timing import speed_ratio, time_interleaved
 from prunus.mapping.accuracy import check_table
-from prunus.mapping.in_place import compiled, steps_ms
+from prunus.mapping.in_place import compiled, steps_in_turns
 from prunus.mapping.network import read_network
 from prunus.mapping.options import Sources, option, schemes_for, sources_of, space_of, sparsities_of
 from prunus.mapping.plan import Budget, Plan, make_plan, plan_of
@@ -102,12 +102,7 @@ def even(network: str, time_s: float) -> store.Row:
     about = sources(network)
     plan = make_plan(about, Budget("sparsity", EVEN[network]), "rules", Terms())
     sessions = [compiled(about.network, about.network.model), compiled(about.network, pruned(about, plan))]
-    least: list[dict[str, float]] = [{}, {}]
-    end = time.perf_counter() + 2 * time_s
-    while not least[0] or time.perf_counter() < end:
-        for session, so_far in zip(sessions, least, strict=True):
-            found, _ = steps_ms(session, 3)
-            so_far.update({name: min(ms, so_far.get(name, ms)) for name, ms in found.items()})
+    least = [steps.ms for steps in steps_in_turns(sessions, None if time_s else 3)]
     chosen = [row.layer.name for row in plan.rows if row.option.scheme is not None]
     ratios = {name: least[1][name] / least[0][name] for name in chosen}
     slower = {name: round(ratio, 3) for name, ratio in ratios.items() if ratio > NOISE}

@@ -13,10 +13,15 @@ from tests.mapping.fakes import network, sources
 
 
 def test_slope_and_offset_are_found() -> None:
-    alone = np.array([0.01, 0.05, 0.1, 0.4, 1.0])
+    alone = np.array([0.01, 0.05, 0.1, 0.2, 0.4, 1.0])
     assert fit(np.stack([alone, 1.1 * alone + 0.005], axis=1)) == pytest.approx((1.1, 0.005))
-    slope, offset = fit(np.stack([alone, 3 * alone], axis=1))  # out of bounds of sense
-    assert slope == 1.5 and offset >= 0
+    assert fit(np.stack([alone, 1.4 * alone - 0.002], axis=1))[1] == 0.0  # no step gains by its overhead
+    slope, offset = fit(np.stack([alone, 9 * alone], axis=1))  # out of bounds of sense
+    assert slope == pytest.approx(module.BOUNDS[1] ** 2) and offset == 0
+    strange = np.stack([alone, 1.1 * alone + 0.005], axis=1)
+    strange[:2, 1] += (0.03, -0.03)  # of a chain, whose parts were told apart wrongly
+    slope, offset = fit(strange)
+    assert (slope * alone + offset).sum() == pytest.approx(strange[:, 1].sum())
     assert fit(np.array([[1.0, 1.2]])) == pytest.approx((1.2, 0.0))
     placed = InPlace({"a": 2.0}, 0.5, 1.1, 0.005, 1.05)
     assert placed.ms(1.0) == pytest.approx(1.05 * 1.105) and placed.dense_ms("a") == pytest.approx(2.1)

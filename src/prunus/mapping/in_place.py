@@ -6,7 +6,8 @@ function of time alone, fitted over the pruned network's layers.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, final
 
@@ -21,7 +22,9 @@ from prunus.pruning.onnx_weights import FLOATS, read, weights, write
 from prunus.runtime.session import Session
 from prunus.sparsity.scheme import Scheme, parse
 
-ROUNDS = 25  # of each network; the least time of each step counts
+TIME_S, LEAST_ROUNDS, MOST_ROUNDS = 4.0, 20, 200  # of measuring; the least time of each step counts
+BOUNDS = (0.7, 1.6)  # of a layer's time in place over its time alone
+ENOUGH = 6  # layers for a line
 MOST_PACE = 1.1  # a median round over the sum of least times; more is the neighbours' fault
 TRIAL = (("punched:8x4", 0.9), ("punched:8x4", 0.7), ("bcr:8x64", 0.8), ("unstructured", 0.9))  # in turns
 
@@ -71,22 +74,23 @@ def digest_of(network: Network) -> str:
 
 def _measure(network: Network, table: Table, say: Callable[[str], None]) -> InPlace:
     say("the network, dense")
-    least, pace = steps_ms(compiled(network, dense_weights(network.model)))
-    dense = {site.name: _of(site, least) for site in network.sites}
+    sessions = [compiled(network, dense_weights(network.model))]
     trial = trial_of(network)
-    if not trial:
-        return InPlace(dense, sum(least.values()) - sum(dense.values()), pace=pace)
-    say("the network, pruned")
-    rules = [(name, how) for name, how in trial.items()]
-    sparse, other = steps_ms(compiled(network, prune_by_rules(network.model, rules, optional=list(trial)).model))
-    pairs = []
-    for site in network.sites:
-        if site.name in trial:
-            scheme, sparsity = trial[site.name]
-            pairs.append((table.time(site, scheme, sparsity).ms, _of(site, sparse)))
-    slope, offset = fit(np.array(pairs))
-    others = sum(least.values()) - sum(dense.values())
-    return InPlace(dense, others, slope, offset, min(pace, other))
+    if trial:
+        say("the network, pruned")
+        pruned = prune_by_rules(network.model, list(trial.items()), optional=list(trial))
+        sessions.append(compiled(network, pruned.model))
+    least, *sparse = steps_in_turns(sessions)
+    dense = {site.name: _of(site, least.ms) for site in network.sites}
+    other_ms = sum(least.ms.values()) - sum(dense.values())
+    if not sparse:
+        return InPlace(dense, other_ms, pace=least.pace)
+    pairs = [
+        (table.time(site, *trial[site.name]).ms, _of(site, sparse[0].ms))
+        for site in network.sites
+        if site.name in trial
+    ]
+    return InPlace(dense, other_ms, *fit(np.array(pairs)), min(least.pace, sparse[0].pace))
 
 
 def trial_of(network: Network) -> dict[str, tuple[Scheme, float]]:
@@ -101,15 +105,17 @@ def trial_of(network: Network) -> dict[str, tuple[Scheme, float]]:
 
 
 def fit(pairs: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float, float]:
-    """Slope and offset of float64[n, (alone, in place)]: least squares of relative errors, within bounds of sense."""
+    """Slope and offset of float64[n, (alone, in place)]: least squares of relative errors, within bounds of sense, then
+    scaled so that sums agree: inside of chains it isn't certain which layer took how much."""
     alone, placed = pairs.T
-    if len(pairs) < 4:
-        return float(np.clip(np.median(placed / alone), 0.8, 2.0)), 0.0
-    slope, offset = np.linalg.lstsq(np.stack([alone / placed, 1 / placed], axis=1), np.ones(len(pairs)), rcond=None)[0]
-    if offset < 0 or not 0.8 <= slope <= 1.5:
-        slope = float(np.clip(np.median(placed / alone), 0.8, 1.5))
-        offset = float(np.median(placed - slope * alone))
-    return float(slope), float(max(offset, 0.0))
+    slope, offset = float(np.clip(np.median(placed / alone), *BOUNDS)), 0.0
+    if len(pairs) >= ENOUGH:
+        both = np.stack([alone / placed, 1 / placed], axis=1)
+        found = np.linalg.lstsq(both, np.ones(len(pairs)), rcond=None)[0]
+        if found[1] >= 0 and BOUNDS[0] <= found[0] <= BOUNDS[1]:
+            slope, offset = float(found[0]), float(found[1])
+    scale = float(np.clip(placed.sum() / (slope * alone + offset).sum(), *BOUNDS))
+    return slope * scale, offset * scale
 
 
 def dense_weights(model: ModelProto) -> ModelProto:
@@ -132,8 +138,38 @@ def compiled(network: Network, model: ModelProto) -> Session:
     )  # fmt: skip
 
 
-def steps_ms(session: Session, rounds: int = ROUNDS) -> tuple[dict[str, float], float]:
-    """The least milliseconds of each step by its node's name, and how many times their sum a usual round takes."""
+@final
+@dataclass(frozen=True)
+class Steps:
+    """ms: the least time of each step, by its node's name. pace: how many times their sum a usual round takes."""
+
+    ms: Mapping[str, float]
+    pace: float
+
+
+def steps_in_turns(sessions: Sequence[Session], rounds: int | None = None) -> list[Steps]:
+    """Of each session, all of which have their turn in each round. rounds: None for as many as fit into TIME_S."""
+    feeds = [_feeds(session) for session in sessions]
+    seen: list[list[dict[str, float]]] = [[] for _ in sessions]
+    start = time.perf_counter()
+    for i in range(rounds or MOST_ROUNDS):
+        if rounds is None and i >= LEAST_ROUNDS and time.perf_counter() - start > TIME_S:
+            break
+        for session, feed, found in zip(sessions, feeds, seen, strict=True):
+            times: dict[str, float] = {}
+            for row in session.profile(feed, rounds=1):
+                times[row.node] = times.get(row.node, 0.0) + row.ms
+            found.append(times)
+    made = []
+    for found in seen:
+        least = {name: min(times[name] for times in found) for name in found[0]}
+        usual = float(np.median([sum(times.values()) for times in found]))
+        made.append(Steps(least, float(np.clip(usual / max(sum(least.values()), 1e-9), 1.0, MOST_PACE))))
+    return made
+
+
+def _feeds(session: Session) -> dict[str, Any]:
+    """Random numbers, and ones for lengths."""
     rng = np.random.default_rng(0)
     feeds: dict[str, Any] = {}
     for port in session.get_inputs():
@@ -141,15 +177,7 @@ def steps_ms(session: Session, rounds: int = ROUNDS) -> tuple[dict[str, float], 
         sizes = tensor.shape
         random = rng.standard_normal(sizes, np.float32) if tensor.dtype == "float32" else np.ones(sizes, tensor.dtype)
         feeds[port.name] = random
-    seen: list[dict[str, float]] = []
-    for _ in range(rounds):
-        times: dict[str, float] = {}
-        for row in session.profile(feeds, rounds=1):
-            times[row.node] = times.get(row.node, 0.0) + row.ms
-        seen.append(times)
-    least = {name: min(times[name] for times in seen) for name in seen[0]}
-    usual = float(np.median([sum(times.values()) for times in seen]))
-    return least, float(np.clip(usual / max(sum(least.values()), 1e-9), 1.0, MOST_PACE))
+    return feeds
 
 
 def _of(site: Site, times: Mapping[str, float]) -> float:
