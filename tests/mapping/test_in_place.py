@@ -23,8 +23,9 @@ def test_slope_and_offset_are_found() -> None:
     slope, offset = fit(strange)
     assert (slope * alone + offset).sum() == pytest.approx(strange[:, 1].sum())
     assert fit(np.array([[1.0, 1.2]])) == pytest.approx((1.2, 0.0))
-    placed = InPlace({"a": 2.0}, 0.5, 1.1, 0.005, 1.05)
-    assert placed.ms(1.0) == pytest.approx(1.05 * 1.105) and placed.dense_ms("a") == pytest.approx(2.1)
+    placed = InPlace({"a": 2.0}, 0.5, 1.1, 0.005, 1.05, {"fc": 1.5})
+    assert placed.ms("a", 1.0) == pytest.approx(1.05 * 1.105) and placed.dense_ms("a") == pytest.approx(2.1)
+    assert placed.ms("fc", 1.0) == pytest.approx(1.05 * 1.5)
 
 
 def test_the_trial_has_different_schemes_where_they_fit() -> None:
@@ -44,6 +45,7 @@ def test_a_network_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     read = read_network(network(), threads=1)
     first = in_place(read, table_of(read))
     assert set(first.dense) == {site.name for site in read.sites} and all(ms > 0 for ms in first.dense.values())
+    assert set(first.ratios) == {read.sites[-1].name} and all(ratio >= 1 for ratio in first.ratios.values())
     assert first.other_ms >= 0 and 1 <= first.pace <= module.MOST_PACE
 
     def refuse(*_: object) -> None:

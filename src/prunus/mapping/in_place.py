@@ -8,7 +8,7 @@ function of time alone, fitted over the pruned network's layers.
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, final
 
 import numpy as np
@@ -25,6 +25,7 @@ from prunus.sparsity.scheme import Scheme, parse
 TIME_S, LEAST_ROUNDS, MOST_ROUNDS = 4.0, 20, 200  # of measuring; the least time of each step counts
 BOUNDS = (0.7, 1.6)  # of a layer's time in place over its time alone
 ENOUGH = 6  # layers for a line
+MOST_RATIO = 4.0  # of a layer that reads weights once
 MOST_PACE = 1.1  # a median round over the sum of least times; more is the neighbours' fault
 TRIAL = (("punched:8x4", 0.9), ("punched:8x4", 0.7), ("bcr:8x64", 0.8), ("unstructured", 0.9))  # in turns
 
@@ -34,16 +35,20 @@ TRIAL = (("punched:8x4", 0.9), ("punched:8x4", 0.7), ("bcr:8x64", 0.8), ("unstru
 class InPlace:
     """dense: milliseconds of each layer in the dense network, by name; other_ms: of the rest of it. slope, offset_ms:
     of a pruned layer's time there over its time alone. pace: what a usual run takes over the sum of least times, which
-    all the others are."""
+    all the others are. ratios: in place of slope and offset, by name, of layers whose time is that of reading weights:
+    alone those are in a cache."""
 
     dense: Mapping[str, float]
     other_ms: float
     slope: float = 1.0
     offset_ms: float = 0.0
     pace: float = 1.0
+    ratios: Mapping[str, float] = field(default_factory=dict)
 
-    def ms(self, alone_ms: float) -> float:
-        """Of a pruned layer that takes so long alone."""
+    def ms(self, name: str, alone_ms: float) -> float:
+        """Of a layer that takes so long alone, pruned."""
+        if name in self.ratios:
+            return self.pace * self.ratios[name] * alone_ms
         return self.pace * (self.slope * alone_ms + self.offset_ms)
 
     def dense_ms(self, name: str) -> float:
@@ -85,12 +90,16 @@ def _measure(network: Network, table: Table, say: Callable[[str], None]) -> InPl
     other_ms = sum(least.ms.values()) - sum(dense.values())
     if not sparse:
         return InPlace(dense, other_ms, pace=least.pace)
-    pairs = [
-        (table.time(site, *trial[site.name]).ms, _of(site, sparse[0].ms))
-        for site in network.sites
-        if site.name in trial
-    ]
-    return InPlace(dense, other_ms, *fit(np.array(pairs)), min(least.pace, sparse[0].pace))
+    ratios, pairs = {}, []
+    for site in network.sites:
+        if site.name in trial:
+            alone, placed = table.time(site, *trial[site.name]).ms, _of(site, sparse[0].ms)
+            if site.kernel:
+                pairs.append((alone, placed))
+            else:
+                ratios[site.name] = float(np.clip(placed / alone, 1.0, MOST_RATIO))
+    line = fit(np.array(pairs)) if pairs else (1.0, 0.0)
+    return InPlace(dense, other_ms, *line, min(least.pace, sparse[0].pace), ratios)
 
 
 def trial_of(network: Network) -> dict[str, tuple[Scheme, float]]:

@@ -71,7 +71,7 @@ def option(sources: Sources, site: Site, scheme: Scheme, sparsity: float) -> Opt
     """A way to prune a layer, with its time in the network and its loss."""
     time = sources.table.time(site, scheme, sparsity)
     lost = loss(site, scheme, sparsity, sources.gains)
-    return Option(str(scheme), sparsity, round(sources.placed.ms(time.ms), 6), time.measured, lost)
+    return Option(str(scheme), sparsity, round(sources.placed.ms(site.name, time.ms), 6), time.measured, lost)
 
 
 def dense_option(sources: Sources, site: Site) -> Option:

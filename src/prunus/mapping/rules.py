@@ -118,7 +118,7 @@ def _ruled(sources: Sources, site: Site, sparsity: float, terms: Terms) -> tuple
     if not ladder:
         return None, ""
     options = [option(sources, site, scheme, sparsity) for scheme in ladder]
-    whole = sources.placed.ms(sources.table.time(site, WHOLE, sparsity).ms)
+    whole = sources.placed.ms(site.name, sources.table.time(site, WHOLE, sparsity).ms)
     chosen, why = rule_4_smallest(options, whole, terms.beta)
     if site.kernel == (3, 3):
         return chosen, f"rule 2: punched, an easy data set and 3x3; {why}"
