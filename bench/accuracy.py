@@ -5,9 +5,9 @@
 A network whose rows were measured at this commit is skipped; without its data it is left out with a line.
 EfficientNet-lite0 and SqueezeNet 1.1 with ImageNet weights on Debian's tuxpaint-stamps-default (under /usr/share, or
 PRUNUS_DATA): `--probe` is a JSON list of {"file": path} to compare on, all stamps without it; int8 is calibrated on 34
-stamps that aren't among them. Fashion-MNIST (Debian's dataset-fashion-mnist): the demo's network, dense and pruned to
-90 % bcr:8x64 with retraining, on all 10,000 test images. bf16 is computed by the generic text of its kernels where the
-CPU has no instructions for it: its rounding is what counts here.
+stamps that aren't among them. Fashion-MNIST (Debian's dataset-fashion-mnist, in the same places): the demo's network,
+dense and pruned to 90 % bcr:8x64 with retraining, on all 10,000 test images. bf16 is computed by the generic text of
+its kernels where the CPU has no instructions for it: its rounding is what counts here.
 """
 
 import argparse
@@ -27,9 +27,9 @@ from tests.real import networks
 from tests.real.test_real_networks import in_precision
 
 import prunus
-from bench import store
+from bench import fashion, store
 from prunus.compiler.calibrate import METHODS
-from prunus.demo.data import FASHION, _read_fashion, load_images
+from prunus.demo.data import _read_fashion, load_images
 from prunus.demo.train import Schedule, export, make_network, train
 from prunus.runtime.session import Session
 from prunus.sparsity.scheme import parse
@@ -112,11 +112,12 @@ def real_networks(probe: list[str] | None, most: int | None, known: Known) -> It
 
 def trained_networks(epochs: int, seeds: range, known: Known) -> Iterator[dict[str, Any]]:
     """Rows of test accuracy."""
-    if not FASHION.is_dir():
-        print("no Fashion-MNIST: apt install dataset-fashion-mnist")
+    folder = fashion.folder()
+    if folder is None:
+        print("no Fashion-MNIST: apt install dataset-fashion-mnist, or set PRUNUS_DATA")
         return
-    images = load_images("fashion")
-    raw = _read_fashion(FASHION)
+    images = load_images("fashion", folder)
+    raw = _read_fashion(folder)
     mean, deviation = float(raw[0].mean()), float(raw[0].std())
     x = ((raw[2][:, None].astype(np.float32) - mean) / deviation).astype(np.float32)
     for seed in seeds:
