@@ -26,8 +26,8 @@ from prunus.demo.speech.train import (
     steps_per_epoch,
     train,
 )
-from prunus.demo.story import DisagreementError, Progress
-from prunus.errors import OutputError
+from prunus.demo.story import Progress
+from prunus.errors import DisagreementError, OutputError
 from prunus.runtime.atomic import write_atomically
 from prunus.runtime.session import Session, check_threads
 from prunus.training.export import export_onnx
