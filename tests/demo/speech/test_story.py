@@ -58,6 +58,11 @@ def test_without_the_package(
     assert not (tmp_path / "never").exists()
 
 
+def test_no_threads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["demo", "--speech", "--threads", "0", "-o", str(tmp_path / "never")]) == BAD_INPUT
+    assert not (tmp_path / "never").exists()
+
+
 def test_data_is_of_images(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["demo", "--speech", "--data", "mnist"]) == BAD_INPUT
     assert "--data mnist" in capsys.readouterr().err

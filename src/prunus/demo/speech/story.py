@@ -130,13 +130,13 @@ def run_speech(
     Raises PrunusError: no data, no C compiler, a folder that can't be written.
     """
     start = time.perf_counter()
+    n_cores, n_threads = check_threads(threads), 1 if threads is None else check_threads(threads)
     spoken = spoken or load_spoken()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: can't be made: {error.strerror}") from error
-    n_threads = check_threads(threads or 1)
-    torch.set_num_threads(check_threads(threads))
+    torch.set_num_threads(n_cores)
     if plan.n_train is not None:
         cut = Part(spoken.train.frames[: plan.n_train], spoken.train.labels[: plan.n_train])
         spoken = replace(spoken, train=cut)
