@@ -110,10 +110,9 @@ def test_retraining_learns_and_keeps_zeros() -> None:
     torch.manual_seed(0)
     speller = spelling.Speller(units=16)
     few = spelling.Words(tuple(words), tuple(words[:8]), tuple(words[:8]))
-    steps = -(-len(words) // g2p.BATCH)
-    pruner = g2p.Pruner(speller, g2p.recipe(2, recover=20), steps_per_epoch=steps)
+    pruner = g2p.Pruner(speller, g2p.recipe(2, 20), steps_per_epoch=-(-len(words) // g2p.BATCH))
     before = spelling.errors(words, spelling.say(speller, words))[0]
-    g2p.retrain(speller, few, pruner, lambda text: None)
+    g2p.retrain(speller, few, pruner.epochs, pruner, lambda text: None)
     assert abs(pruner.finalize().sparsity - 0.5) < 0.05
     assert spelling.errors(words, spelling.say(speller, words))[0] < before
 
