@@ -30,9 +30,10 @@ import prunus
 from bench import fashion, store
 from prunus.compiler.calibrate import METHODS
 from prunus.demo.data import _read_fashion, load_images
-from prunus.demo.train import Schedule, export, make_network, train
+from prunus.demo.train import EXAMPLE, Schedule, make_network, recipe, steps_per_epoch, train
 from prunus.runtime.session import Session
-from prunus.sparsity.scheme import parse
+from prunus.training.export import export_onnx
+from prunus.training.pruner import Pruner
 
 RESULTS = store.RESULTS / "accuracy.jsonl"
 CALIBRATION = 34
@@ -128,13 +129,13 @@ def trained_networks(epochs: int, seeds: range, known: Known) -> Iterator[dict[s
         network = make_network(seed)
         for pruned, name in names.items():
             if pruned:
-                scheme = parse("bcr:8x64")
-                train(network, images, Schedule(epochs, 2e-3, (0.9,) * epochs), scheme, seed=seed)
+                pruner = Pruner(network, recipe("bcr:8x64", 0, epochs), EXAMPLE, steps_per_epoch(images))
+                train(network, images, Schedule(epochs, 2e-3), pruner, seed=seed)
             else:
                 train(network, images, Schedule(epochs, 3e-3), seed=seed)
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "net.onnx"
-                export(network, str(path))
+                export_onnx(network, path, EXAMPLE)
                 batches = [{"x": images.train_x[i : i + 64]} for i in range(0, 256, 64)]
                 exact = prunus.compile(path, tune="off")
                 low = prunus.compile(path, precision="int8", calibration=batches, tune="off")

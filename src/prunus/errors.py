@@ -78,3 +78,7 @@ class ExportError(PrunusError):
 
 class ShrinkError(PrunusError, ValueError):
     """Channels that can't be removed as asked: which layer or output, what was found and expected."""
+
+
+class DisagreementError(PrunusError):
+    """Outputs of engines differ: the answer is no, not a bad input."""
