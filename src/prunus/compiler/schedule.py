@@ -62,12 +62,13 @@ def schedule_text(program: Program, threads: int) -> str:
     """The schedule of a program's layers."""
     layers = CommentedMap()
     for op in program.ops:
-        if "choice" not in op.attrs:
-            continue
-        said = {key: value for key, value in op.attrs["choice"].items() if value != DEFAULTS.get(key)}
-        layers[op.name] = CommentedMap(said)
-        comment = f"{op.attrs['scheme']}, sparsity {op.attrs['sparsity']:.4f}; {op.attrs['reason']}"
-        layers.yaml_set_comment_before_after_key(op.name, before=comment, indent=2)
+        for attrs in (op.attrs, op.attrs.get("over_time", {})):
+            if "choice" not in attrs:
+                continue
+            name = op.name if attrs is op.attrs else attrs["encoding"]
+            layers[name] = CommentedMap({k: v for k, v in attrs["choice"].items() if v != DEFAULTS.get(k)})
+            comment = f"{attrs['scheme']}, sparsity {attrs['sparsity']:.4f}; {attrs['reason']}"
+            layers.yaml_set_comment_before_after_key(name, before=comment, indent=2)
     document = CommentedMap({"version": VERSION, "target": program.target, "threads": threads, "layers": layers})
     if program.chains:
         names = [op.name for op in program.ops]

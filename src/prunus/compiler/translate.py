@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from prunus.compiler.choice import Choice, encode
 from prunus.compiler.packing import Packed, epilogue, packed_weights
-from prunus.compiler.recurrent import as_product, stacked
+from prunus.compiler.recurrent import apart, as_product, over_time, stacked
 from prunus.graph.ir import Activation, Format, Graph, Node, Value
 from prunus.kernels.isa import Isa
 from prunus.runtime.program import Op, Program, Tensor
@@ -151,15 +151,22 @@ def _kernel_name(node: Node, choice: Choice) -> str:
 def _recurrent_attrs(
     node: Node, graph: Graph, isa: Isa, decide: Decide, constants: dict[str, NDArray[Any]]
 ) -> dict[str, Any]:
-    """Attributes of a recurrent layer: those of its step's product, and of a second one under "second", which is
-    computed the same way."""
+    """Attributes of a recurrent layer: those of its step's product, of a second one under "second", which is computed
+    the same way, and under "over_time" of the input's part where that is a product by itself."""
     made = stacked(node, graph)
-    product, alone = as_product(node, graph, made.matrix)
-    pieces = (graph.constants[node.attrs["recurrence"]], graph.constants[node.attrs["weight"]])
-    layer = replace(layer_of(product, alone, isa), pieces=pieces)
+    parts = apart(node, graph, made)
+    product, alone = as_product(node, graph, made.matrix if parts is None else parts.recurrence, again=parts is not None)
+    weight, recurrence = (graph.constants[node.attrs[key]] for key in ("weight", "recurrence"))
+    layer = replace(layer_of(product, alone, isa), pieces=(recurrence, weight))
     decision = decide(layer, alone)
     attrs = _layer_attrs(layer, decision, constants)
     kept = attrs["kept"]
+    if parts is not None:
+        product, alone = over_time(node, graph, parts)
+        layer = replace(layer_of(product, alone, isa), pieces=(weight,))
+        attrs["over_time"] = _layer_attrs(layer, decide(layer, alone), constants) | {"block": parts.block}
+        attrs["kernel_name"] += f"; over time: {attrs['over_time']['kernel_name']}"
+        kept += attrs["over_time"]["kept"]
     if made.second is not None:
         other, alone = as_product(replace(node, name=f"{node.name}.candidate"), graph, made.second)
         attrs["second"] = _layer_attrs(layer_of(other, alone, isa), decision, constants)
@@ -174,7 +181,10 @@ def _recurrent_attrs(
         if attrs[key] is not None:
             constants[attrs[key]] = graph.constants[attrs[key]]
     attrs["activations"] = [[act.kind, act.params] for act in node.attrs["activations"]]
-    return attrs | {"input_start": made.input_start, "kept": kept, "sparsity": 1 - kept / max(made.size, 1)}
+    return attrs | {
+        "input_start": made.input_start, "joined": made.matrix.shape[1], "kept": kept,
+        "sparsity": 1 - kept / max(made.size, 1),
+    }  # fmt: skip
 
 
 def spell_out(graph: Graph) -> Graph:

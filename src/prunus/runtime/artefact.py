@@ -23,7 +23,7 @@ from prunus.runtime.plan import constant_offsets
 from prunus.runtime.program import Chain, Op, Program, Tensor
 
 MAGIC = b"PRUNUS\r\n"
-SCHEMA = 5
+SCHEMA = 6
 ALIGNMENT = 64  # bytes
 _CHUNK = 1 << 20  # bytes read and hashed at a time
 _HEAD = struct.Struct("<8sIIQ32s")  # magic, schema, 0, header bytes, sha256 of the header and all that follows it

@@ -43,10 +43,11 @@ RECORDS: Final[dict[str, tuple[str, ...]]] = {
         *_PACKED, "out_real", "ahead_planes", "ahead_plane", "ahead",
     ),
     # row groups with the rows as lanes, one vector of inputs per image; see kernels/c/gemv.h. `narrow`: offsets are
-    # uint16, two in an integer of the table
+    # uint16, two in an integer of the table; `backwards`: the last section first, so that what a near cache holds of the
+    # weights is read before it is gone
     "gemv": (
         "images", "x", "x_batch", "out", "out_batch", "row_stride", "residual", "residual_batch", *_GROUPS,
-        *_EPILOGUE, *_PACKED, "out_real", "narrow",
+        *_EPILOGUE, *_PACKED, "out_real", "narrow", "backwards",
     ),
     # 3x3 at stride 1 by tiles of 2x2 pixels; `ready` is what "winograd_input" made; see kernels/c/winograd.h
     "winograd": (
@@ -119,7 +120,7 @@ RECORDS: Final[dict[str, tuple[str, ...]]] = {
     # products with single vectors without row groups; see kernels/c/spans.h
     "spans": (
         "images", "x", "x_batch", "out", "out_batch", "residual", "residual_batch", "entries", "values", "places",
-        "sections", "n_sections", "rows", *_EPILOGUE,
+        "sections", "n_sections", "rows", *_EPILOGUE, "backwards",
     ),
     # a recurrent layer's step: sums of its gates [images][gates of h] to the new state, in place, and the output; see
     # kernels/c/cell.h. `lengths`: int32 per image, of which `step` is computed; `last`: no step comes after

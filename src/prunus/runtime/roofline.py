@@ -56,12 +56,9 @@ def machine(library: Library) -> Machine:
 
 def weight_bytes(program: Program, op: Op) -> int:
     """Bytes of a layer's weights and indices, as encoded."""
-    prefix = op.attrs.get("encoding")
-    return (
-        0
-        if prefix is None
-        else sum(program.constants[name].nbytes for name in program.constants if name.rpartition(".")[0] == prefix)
-    )
+    parts = (op.attrs, *(op.attrs.get(key, {}) for key in ("second", "over_time")))
+    prefixes = {attrs["encoding"] for attrs in parts if "encoding" in attrs}
+    return sum(array.nbytes for name, array in program.constants.items() if name.rpartition(".")[0] in prefixes)
 
 
 def activation_bytes(program: Program, op: Op, batch: int) -> int:

@@ -49,11 +49,12 @@ class Spans:
 
 
 def encode_spans(matrix: Floats, section_values: int) -> Spans:
-    """A section closes at `section_values` values, at a multiple of 16 rows."""
+    """A section closes at `section_values` values, at a multiple of as many rows as fill the lanes with pieces."""
     m, k = matrix.shape
     padded = np.zeros((-(-m // LANES) * LANES, -(-k // SPAN) * SPAN), np.float32)
     padded[:m, :k] = matrix
-    starts = _cut(np.count_nonzero(padded.reshape(-1, LANES * padded.shape[1]), axis=1), section_values)
+    counts = np.count_nonzero(padded.reshape(-1, LANES * padded.shape[1]), axis=1)
+    starts = _cut(counts, section_values, _filling(padded != 0))
     entries, values, places = _Stream(np.uint8), _Stream(np.float32), [(0, 0)]
     for first, last in pairwise(starts):
         for base in range(0, k, SPAN):
@@ -137,12 +138,22 @@ def _words(*values: int) -> Bytes:
     return np.array(values, "<u2").view(np.uint8)
 
 
-def _cut(counts: Sequence[int] | Ints, most: int) -> list[int]:
-    """First rows of sections, and the end: each but the last has at least `most` of the counts, one per 16 rows."""
+def _filling(mask: NDArray[np.bool_]) -> int:
+    """How many times 16 rows have 16 pieces in a span, as the first ones tell: 16 times for blocks of 16 rows."""
+    first = mask[: LANES * LANES, :SPAN]
+    rows, _ = _by_columns(first)
+    n_pieces = len(_pieces(first, rows)[0])
+    return -(-len(first) // max(n_pieces, LANES))
+
+
+def _cut(counts: Sequence[int] | Ints, most: int, unit: int) -> list[int]:
+    """First rows of sections, and the end: each but the last has at least `most` of the counts, one per 16 rows, and a
+    multiple of `unit` of them."""
     starts, held = [0], 0
     for i, count in enumerate(counts, 1):
         held += int(count)
-        if held >= most or i == len(counts) or (i + 1) * LANES - starts[-1] > MOST_SECTION:
+        full = held >= most and i % unit == 0
+        if full or i == len(counts) or (i + 1) * LANES - starts[-1] > MOST_SECTION:
             starts.append(i * LANES)
             held = 0
     return starts

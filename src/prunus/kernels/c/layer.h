@@ -80,6 +80,7 @@ static void gemv_task(void *context, int64_t task, int thread) {
   (void)thread;
   const prunus_run_state *s = context;
   const int64_t *r = s->record;
+  if (r[GEMV_BACKWARDS]) task = task_backwards(s, task, r[GEMV_N_SECTIONS]);
   const int32_t *groups = (const int32_t *)at(s, r[GEMV_GROUPS]), *calls = (const int32_t *)at(s, r[GEMV_CALLS]);
   const int32_t *parts = (const int32_t *)at(s, r[GEMV_PARTS]);
   const int32_t *sections = (const int32_t *)at(s, r[GEMV_SECTIONS]) + task;

@@ -116,6 +116,7 @@ static void span_sums(const float *x, const uint8_t *e, const uint8_t *end, cons
 static void spans_task(void *context, int64_t task, int thread) {
   const prunus_run_state *s = context;
   const int64_t *r = s->record;
+  if (r[SPANS_BACKWARDS]) task = task_backwards(s, task, r[SPANS_N_SECTIONS]);
   prunus_tile t = layer_tile(s, r[SPANS_VALUES], NOWHERE, r[SPANS_BIAS], r[SPANS_SLOPE], r[SPANS_ACTIVATION], r[SPANS_P0],
                              r[SPANS_P1]);
   const uint8_t *entries = (const uint8_t *)at(s, r[SPANS_ENTRIES]);

@@ -23,12 +23,12 @@ class Product:
 
     def emit(
         self, draft: Draft, images: int, x: Address, x_batch: int, out: Address, out_batch: int,
-        residual: Address = NOWHERE, residual_batch: int = 0,
+        residual: Address = NOWHERE, residual_batch: int = 0, *, backwards: bool = False,
     ) -> None:  # fmt: skip
-        """Append the record for `images` vectors, `x_batch` apart."""
+        """Append the record for `images` vectors, `x_batch` apart. `backwards`: the last weights first."""
         draft.emit(
             self.kind, images=images, x=x, x_batch=x_batch, out=out, out_batch=out_batch, residual=residual,
-            residual_batch=residual_batch, **self.fields,
+            residual_batch=residual_batch, backwards=int(backwards), **self.fields,
         )  # fmt: skip
 
 
