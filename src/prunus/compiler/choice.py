@@ -109,7 +109,7 @@ class LayerShape:
     vectors of inputs (fully connected). `tile_vectors`: of 2x2 pixels, where F(2x2, 3x3) applies, else 0. `pack`:
     channels per word; `lone`: packed, one filter per channel. `window`: float32, one or more filters per channel, of a
     size and stride that have a kernel. `flat`: fully connected, float32. `again`: its weights are read time after time,
-    from a near cache as far as that holds them."""
+    from a near cache as far as that holds them. `value_bytes`: of a weight as it is held, of a fully connected layer."""
 
     m: int
     k: int
@@ -122,6 +122,7 @@ class LayerShape:
     window: bool = False
     flat: bool = False
     again: bool = False
+    value_bytes: int = 4
 
 
 @dataclass(frozen=True)
@@ -339,7 +340,7 @@ def _winograd_choices(shape: LayerShape, isa: Isa) -> list[Choice]:
 def _gemv_choices(shape: LayerShape, zeros: Zeros, isa: Isa) -> list[Choice]:
     held = int(shape.m * shape.k * zeros.density)
     section = max(256, held // max(8, 4 * shape.threads))
-    heights, found = isa.gemv_heights(shape.pack), []
+    heights, found = isa.gemv_heights(shape.pack if shape.value_bytes == 4 else 0), []
     least = heights[-2]  # rows that the smallest kernel with more than one takes
     spans = []
     if shape.flat and shape.k <= MOST_COLUMNS and zeros.density <= MANY:  # the longer a section, the fuller its lanes

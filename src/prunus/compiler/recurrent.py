@@ -95,7 +95,10 @@ def as_product(node: Node, graph: Graph, matrix: Floats, *, again: bool = False)
     `again`: there are many steps."""
     batch = graph.values[node.inputs[0]].shape[1]
     rows, columns = matrix.shape
-    attrs: Mapping[str, Any] = {"weight": "weight", "bias": None, "activation": None, "slope": None, "again": again}
+    attrs: Mapping[str, Any] = {
+        "weight": "weight", "bias": None, "activation": None, "slope": None, "again": again,
+        "held": node.attrs.get("held"),
+    }  # fmt: skip
     gemm = Node("gemm", node.name, ("x",), ("y",), attrs)
     values = {"x": Value("x", (batch, columns)), "y": Value("y", (batch, rows))}
     return gemm, Graph(node.name, ("x",), ("y",), (gemm,), values, {"weight": matrix})

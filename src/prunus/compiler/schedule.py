@@ -184,7 +184,8 @@ def refusal(choice: Choice, shape: LayerShape, isa: Isa) -> str | None:
         return _spans_refusal(shape)
     if not shape.vectors and (choice.encoding != "rows" or choice.chunk):
         return "a layer of single vectors takes whole rows: encoding rows, no chunk"
-    heights = dict.fromkeys(isa.gemv_heights(shape.pack), 1) if not shape.vectors else dict(isa.tiles)
+    pack = shape.pack if shape.value_bytes == 4 else 0
+    heights = dict.fromkeys(isa.gemv_heights(pack), 1) if not shape.vectors else dict(isa.tiles)
     if 1 not in choice.heights:
         return f"heights {list(choice.heights)}, expected 1 among them, for what is left over"
     for height in choice.heights:

@@ -210,7 +210,7 @@ def layer_shape(layer: Layer, graph: Graph, isa: Isa, threads: int) -> LayerShap
     window = vectors > 0 and window_applies(layer)
     return LayerShape(
         m, k * layer.groups, layer.groups, vectors, threads, tile_vectors, window=window, flat=layer.node.op == "gemm",
-        again=bool(layer.node.attrs.get("again")),
+        again=bool(layer.node.attrs.get("again")), value_bytes=4 if layer.held is None else layer.held.n_bytes,
     )  # fmt: skip
 
 

@@ -5,16 +5,22 @@
 #define PRUNUS_SPANS_H
 #include "layer.h"
 
-enum { SPAN_LANES = 16, SPAN_VECTORS = SPAN_LANES / VL, SPANS_AHEAD = 1024 }; /* floats: as GEMV_AHEAD */
+enum { SPAN_LANES = 16, SPAN_VECTORS = SPAN_LANES / VL, SPANS_AHEAD = 4096 }; /* bytes: as GEMV_AHEAD */
 
-INLINE int32_t word_at(const uint8_t *p) { return p[0] | p[1] << 8; }
+INLINE int32_t word_at(const uint8_t *p) {
+  uint16_t word;
+  memcpy(&word, p, 2);
+  return word;
+}
 
 // The epilogue of up to VL neighbouring rows.
 INLINE void finish_run(const prunus_tile *t, int64_t row, vf a, int64_t n) {
   if (n < VL) {
+    for (int i = 0; i < n && t->scale; i++) a[i] *= t->scale[row + i];
     for (int i = 0; i < n; i++)
       a[i] += (t->bias ? t->bias[row + i] : 0.0f) + (t->residual ? t->residual[row + i] : 0.0f);
   } else {
+    if (t->scale) a *= load(t->scale + row);
     if (t->bias) a += load(t->bias + row);
     if (t->residual) a += load(t->residual + row);
   }
@@ -63,55 +69,72 @@ INLINE void look_up_lanes(const prunus_span *span, const uint8_t *columns, vf *l
 }
 #endif
 
-// A group of `n` columns and R rows per lane: each column is looked up once for all R.
-#define PRUNUS_SPAN_GROUP(R)                                                                           \
-  case R: {                                                                                            \
-    vf a[R][SPAN_VECTORS];                                                                             \
-    UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < SPAN_VECTORS; v++) a[r][v] = (vf){0}; \
-    for (int32_t k = 0; k < n; k++, columns += SPAN_LANES, w += R * SPAN_LANES) {                      \
-      vf x[SPAN_VECTORS];                                                                              \
-      look_up_lanes(span, columns, x);                                                                 \
-      UNROLL for (int r = 0; r < R; r++) {                                                             \
-        __builtin_prefetch(w + SPANS_AHEAD + r * SPAN_LANES);                                          \
-        UNROLL for (int v = 0; v < SPAN_VECTORS; v++) a[r][v] += x[v] * load(w + r * SPAN_LANES + v * VL); \
-      }                                                                                                \
+// One column of a group: looked up once for all R rows.
+#define SPAN_COLUMN(R, W, LOAD, S)                                                                     \
+  {                                                                                                    \
+    vf x[SPAN_VECTORS];                                                                                \
+    look_up_lanes(span, columns + (S) * SPAN_LANES, x);                                                \
+    UNROLL for (int r = 0; r < R; r++) {                                                               \
+      const W *at = w + ((S) * R + r) * SPAN_LANES;                                                    \
+      if (((S) * R + r) * SPAN_LANES * (int)sizeof(W) % 64 == 0) __builtin_prefetch((const char *)at + SPANS_AHEAD); \
+      UNROLL for (int v = 0; v < SPAN_VECTORS; v++) a[S][r][v] += x[v] * LOAD(at + v * VL);            \
     }                                                                                                  \
+  }
+
+// A group of `n` columns and R rows per lane. Few rows have a second set of sums, so that additions overlap.
+#define PRUNUS_SPAN_GROUP(R, W, LOAD)                                                                  \
+  case R: {                                                                                            \
+    enum { SUMS = VL == SPAN_LANES && R <= 4 ? 2 : 1 };                                                \
+    vf a[2][R][SPAN_VECTORS];                                                                          \
+    UNROLL for (int s = 0; s < SUMS; s++) UNROLL for (int r = 0; r < R; r++)                           \
+      UNROLL for (int v = 0; v < SPAN_VECTORS; v++) a[s][r][v] = (vf){0};                              \
+    int32_t k = 0;                                                                                     \
+    if (SUMS == 2)                                                                                     \
+      for (; k + 2 <= n; k += 2, columns += 2 * SPAN_LANES, w += 2 * R * SPAN_LANES) {                 \
+        SPAN_COLUMN(R, W, LOAD, 0)                                                                     \
+        SPAN_COLUMN(R, W, LOAD, SUMS - 1)                                                              \
+      }                                                                                                \
+    for (; k < n; k++, columns += SPAN_LANES, w += R * SPAN_LANES) SPAN_COLUMN(R, W, LOAD, 0)          \
     UNROLL for (int r = 0; r < R; r++) {                                                               \
       float lane[SPAN_LANES] __attribute__((aligned(64)));                                             \
-      UNROLL for (int v = 0; v < SPAN_VECTORS; v++) store(lane + v * VL, a[r][v]);                     \
+      UNROLL for (int v = 0; v < SPAN_VECTORS; v++)                                                    \
+        store(lane + v * VL, SUMS == 2 ? a[0][r][v] + a[SUMS - 1][r][v] : a[0][r][v]);                 \
       UNROLL for (int i = 0; i < SPAN_LANES; i++) sums[word_at(rows + 2 * (r * SPAN_LANES + i))] += lane[i]; \
     }                                                                                                  \
     break;                                                                                             \
   }
 
-INLINE const float *span_group(const prunus_span *span, int32_t height, int32_t n, const uint8_t *rows,
-                               const uint8_t *columns, const float *w, float *sums) {
-  switch (height) {
-    PRUNUS_SPAN_GROUP(1)
-    PRUNUS_SPAN_GROUP(2)
-    PRUNUS_SPAN_GROUP(3)
-    PRUNUS_SPAN_GROUP(4)
-    PRUNUS_SPAN_GROUP(5)
-    PRUNUS_SPAN_GROUP(6)
-    PRUNUS_SPAN_GROUP(7)
-    PRUNUS_SPAN_GROUP(8)
+// Sums of a section's rows, and one more for lanes that stand for none, over weights of type W.
+#define PRUNUS_SPAN_SUMS(W, LOAD, NAME)                                                                \
+  INLINE const W *NAME##_group(const prunus_span *span, int32_t height, int32_t n, const uint8_t *rows, \
+                               const uint8_t *columns, const W *w, float *sums) {                      \
+    switch (height) {                                                                                  \
+      PRUNUS_SPAN_GROUP(1, W, LOAD)                                                                    \
+      PRUNUS_SPAN_GROUP(2, W, LOAD)                                                                    \
+      PRUNUS_SPAN_GROUP(3, W, LOAD)                                                                    \
+      PRUNUS_SPAN_GROUP(4, W, LOAD)                                                                    \
+      PRUNUS_SPAN_GROUP(5, W, LOAD)                                                                    \
+      PRUNUS_SPAN_GROUP(6, W, LOAD)                                                                    \
+      PRUNUS_SPAN_GROUP(7, W, LOAD)                                                                    \
+      PRUNUS_SPAN_GROUP(8, W, LOAD)                                                                    \
+    }                                                                                                  \
+    return w;                                                                                          \
+  }                                                                                                    \
+  static void NAME(const float *x, const uint8_t *e, const uint8_t *end, const W *w, float *sums) {    \
+    while (e < end) {                                                                                  \
+      const prunus_span span = load_span(x + word_at(e));                                              \
+      int32_t n_groups = word_at(e + 2);                                                               \
+      for (e += 4; n_groups; n_groups--) {                                                             \
+        const int32_t height = word_at(e), n = word_at(e + 2);                                         \
+        const uint8_t *rows = e + 4, *columns = rows + 2 * SPAN_LANES * height;                        \
+        w = NAME##_group(&span, height, n, rows, columns, w, sums);                                    \
+        e = columns + SPAN_LANES * n;                                                                  \
+      }                                                                                                \
+    }                                                                                                  \
   }
-  return w;
-}
-
-// Sums of a section's rows, and one more for lanes that stand for none.
-static void span_sums(const float *x, const uint8_t *e, const uint8_t *end, const float *w, float *sums) {
-  while (e < end) {
-    const prunus_span span = load_span(x + word_at(e));
-    int32_t n_groups = word_at(e + 2);
-    for (e += 4; n_groups; n_groups--) {
-      const int32_t height = word_at(e), n = word_at(e + 2);
-      const uint8_t *rows = e + 4, *columns = rows + 2 * SPAN_LANES * height;
-      w = span_group(&span, height, n, rows, columns, w, sums);
-      e = columns + SPAN_LANES * n;
-    }
-  }
-}
+PRUNUS_SPAN_SUMS(float, load, span_sums_f32)
+PRUNUS_SPAN_SUMS(uint16_t, load_bf16, span_sums_bf16)
+PRUNUS_SPAN_SUMS(int8_t, load_int8, span_sums_int8)
 
 static void spans_task(void *context, int64_t task, int thread) {
   const prunus_run_state *s = context;
@@ -119,6 +142,7 @@ static void spans_task(void *context, int64_t task, int thread) {
   if (r[SPANS_BACKWARDS]) task = task_backwards(s, task, r[SPANS_N_SECTIONS]);
   prunus_tile t = layer_tile(s, r[SPANS_VALUES], NOWHERE, r[SPANS_BIAS], r[SPANS_SLOPE], r[SPANS_ACTIVATION], r[SPANS_P0],
                              r[SPANS_P1]);
+  t.scale = at(s, r[SPANS_SCALE]);
   const uint8_t *entries = (const uint8_t *)at(s, r[SPANS_ENTRIES]);
   const int32_t *places = (const int32_t *)at(s, r[SPANS_PLACES]) + 2 * task;
   const int32_t *section = (const int32_t *)at(s, r[SPANS_SECTIONS]) + task;
@@ -128,8 +152,13 @@ static void spans_task(void *context, int64_t task, int thread) {
     t.out = at(s, r[SPANS_OUT]) + image * r[SPANS_OUT_BATCH];
     t.residual = residual ? residual + image * r[SPANS_RESIDUAL_BATCH] : NULL;
     memset(sums, 0, (size_t)(section[1] - first + 1) * 4);
-    span_sums(at(s, r[SPANS_X]) + image * r[SPANS_X_BATCH], entries + places[0], entries + places[2],
-              t.weights + places[1], sums);
+    const float *x = at(s, r[SPANS_X]) + image * r[SPANS_X_BATCH];
+    const uint8_t *from = entries + places[0], *to = entries + places[2];
+    switch (r[SPANS_VALUE_BYTES]) {
+      case 1: span_sums_int8(x, from, to, (const int8_t *)t.weights + places[1], sums); break;
+      case 2: span_sums_bf16(x, from, to, (const uint16_t *)t.weights + places[1], sums); break;
+      default: span_sums_f32(x, from, to, t.weights + places[1], sums);
+    }
     for (int64_t i = 0; i < n; i += VL) finish_run(&t, first + i, load(sums + i), least(VL, n - i));
   }
 }
