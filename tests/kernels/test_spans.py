@@ -56,6 +56,7 @@ def multiply(
         "spans", images=images, x=address(ARENA, shift), x_batch=pitch, out=address(PORTS, 0), out_batch=m + 1,
         residual=NOWHERE, entries=starts[0], values=starts[1], places=starts[2], sections=starts[3],
         n_sections=n_sections, rows=m, bias=starts[4] if bias is not None else NOWHERE, slope=NOWHERE,
+        scale=NOWHERE,
     )  # fmt: skip
     scratch = int(np.diff(spans.sections).max(initial=0)) + 32
     constants = np.concatenate([*parts, np.full(16, np.nan, np.float32)])

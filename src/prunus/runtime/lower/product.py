@@ -40,13 +40,7 @@ def product(draft: Draft, attrs: Mapping[str, Any]) -> Product:
     k = attrs["matrix"][1]
     narrow = 0 < k <= 1 << 16
     _, fields = layer.row_groups(draft, op, np.arange(k), narrow=narrow)
-    return Product("gemv", {**fields, "row_stride": 1, "narrow": int(narrow), **_held(draft, attrs)})
-
-
-def _held(draft: Draft, attrs: Mapping[str, Any]) -> dict[str, Any]:
-    """How the values are held: float32 unless the attributes say otherwise."""
-    n_bytes = draft.program.constants[f"{attrs['encoding']}.values"].dtype.itemsize
-    return {"value_bytes": n_bytes, "scale": draft.constant(attrs.get("scale"))}
+    return Product("gemv", {**fields, "row_stride": 1, "narrow": int(narrow), **layer.held_fields(draft, op)})
 
 
 def _spans(draft: Draft, attrs: Mapping[str, Any]) -> Product:
@@ -56,7 +50,7 @@ def _spans(draft: Draft, attrs: Mapping[str, Any]) -> Product:
     draft.need_scratch(int(np.diff(sections).max(initial=0)) + 2 * LINE)
     op = Op("gemm", prefix, (), (), attrs)
     fields |= {"n_sections": len(sections) - 1, "rows": attrs["matrix"][0], "bias": draft.constant(attrs.get("bias"))}
-    return Product("spans", {**fields, **activation_fields(draft, op), **_held(draft, attrs)})
+    return Product("spans", {**fields, "scale": NOWHERE, **activation_fields(draft, op), **layer.held_fields(draft, op)})
 
 
 def gemm(draft: Draft, op: Op) -> None:
