@@ -61,8 +61,8 @@ class Lowering:
     means: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     keep: Mapping[str, str] = field(default_factory=dict)
 
-    def apply(self, graph: Graph) -> tuple[Graph, Mapping[str, str]]:
-        """The graph, and for each layer that stays in fp32 against the wish why it does.
+    def apply(self, graph: Graph, *, quiet: bool = False) -> tuple[Graph, Mapping[str, str]]:
+        """The graph, and for each layer that stays in fp32 against the wish why it does. `quiet`: it was said before.
 
         Raises CalibrationError, FeedError: no ranges to be had. UnsupportedError: strict, and a layer stays in fp32.
         """
@@ -76,7 +76,8 @@ class Lowering:
         if self.formats is None:
             self._prepare(graph, never)
         lowered = lower(graph, wish.precision, self.formats or {}, {**self.keep, **never}, self.means)
-        self._say({name: reason for name, reason in lowered.refused.items() if name in never or name not in self.keep})
+        said = {name: why for name, why in lowered.refused.items() if name in never or name not in self.keep}
+        self._say({} if quiet else said)
         return lowered.graph, lowered.refused
 
     def _prepare(self, graph: Graph, never: Mapping[str, str]) -> None:
