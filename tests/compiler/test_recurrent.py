@@ -139,7 +139,9 @@ def with_rounded_weights(graph: Graph, form: str) -> Graph:
     "op, attrs", [("GRU", {"linear_before_reset": 1}), ("GRU", {"linear_before_reset": 0}), ("LSTM", {}), ("RNN", {})]
 )
 @pytest.mark.parametrize("t", [3, 2 * MANY_STEPS])
-def test_other_precisions(form: str, scheme: str | None, op: str, attrs: dict[str, int], t: int, tmp_path: Path) -> None:
+def test_other_precisions(
+    form: str, scheme: str | None, op: str, attrs: dict[str, int], t: int, tmp_path: Path
+) -> None:
     """The weights are rounded; the rest is float32, whatever the number of steps, without calibration or a warning."""
     model, feeds = Case(op, t=t, n=2, i=20, h=144, direction="bidirectional", states="given", attrs=attrs).build()
     if scheme and op != "RNN":

@@ -1,5 +1,5 @@
-"""Products with single vectors whose weights are held as bfloat16 or int8, exactly: integers that both hold, tails, rows
-that keep nothing, several images and threads, sections forwards and backwards."""
+"""Products with single vectors whose weights are held as bfloat16 or int8, exactly: integers that both hold, tails,
+rows that keep nothing, several images and threads, sections forwards and backwards."""
 
 from dataclasses import replace
 

@@ -109,7 +109,7 @@ class LayerShape:
     vectors of inputs (fully connected). `tile_vectors`: of 2x2 pixels, where F(2x2, 3x3) applies, else 0. `pack`:
     channels per word; `lone`: packed, one filter per channel. `window`: float32, one or more filters per channel, of a
     size and stride that have a kernel. `flat`: fully connected, float32. `again`: its weights are read time after time,
-    from a near cache as far as that holds them. `value_bytes`: of a weight as it is held, of a fully connected layer."""
+    from a near cache as far as that holds them. `value_bytes`: of a weight as it is held, of a `flat` layer."""
 
     m: int
     k: int

@@ -1,5 +1,5 @@
-"""Weights held in fewer bits than they are computed in: bfloat16, or int8 with a step per row. What flows stays float32,
-so that nothing needs calibration; products with single vectors take as long as reading their weights does.
+"""Weights held in fewer bits than they are computed in: bfloat16, or int8 with a step per row. What flows stays
+float32, so that nothing needs calibration; products with single vectors take as long as reading their weights does.
 """
 
 from dataclasses import dataclass, replace

@@ -18,8 +18,8 @@ Again = Callable[[Shapes], Graph]
 
 
 def find_steps(proto: onnx.ModelProto, graph: Graph, shapes: Shapes, again: Again) -> Steps | None:
-    """How `graph`, which `again` makes of a model at other input shapes, grows with its steps; `shapes` are those it was
-    made at. None where it doesn't evenly, or the model fixes the number."""
+    """How `graph`, which `again` makes of a model at other input shapes, grows with its steps; it was made at `shapes`.
+    None where it doesn't evenly, or the model fixes the number."""
     if graph.batch or not any(node.op == "recurrent" for node in graph.nodes):
         return None
     if any(node.op == "onnxruntime" for node in graph.nodes):

@@ -167,7 +167,9 @@ def _recurrent_attrs(
     the same way, and under "over_time" of the input's part where that is a product by itself."""
     made = stacked(node, graph)
     parts = apart(node, graph, made)
-    product, alone = as_product(node, graph, made.matrix if parts is None else parts.recurrence, again=parts is not None)
+    product, alone = as_product(
+        node, graph, made.matrix if parts is None else parts.recurrence, again=parts is not None
+    )
     weight, recurrence = (graph.constants[node.attrs[key]] for key in ("weight", "recurrence"))
     held = hold(node.attrs.get("held"), made.matrix)  # alike whatever the number of steps
     layer = replace(layer_of(product, alone, isa), pieces=(recurrence, weight), held=held)

@@ -43,8 +43,8 @@ RECORDS: Final[dict[str, tuple[str, ...]]] = {
         *_PACKED, "out_real", "ahead_planes", "ahead_plane", "ahead",
     ),
     # row groups with the rows as lanes, one vector of inputs per image; see kernels/c/gemv.h. `narrow`: offsets are
-    # uint16, two in an integer of the table; `backwards`: the last section first, so that what a near cache holds of the
-    # weights is read before it is gone
+    # uint16, two in an integer of the table; `backwards`: the last section first, so that what a near cache holds of
+    # the weights is read before it is gone
     "gemv": (
         "images", "x", "x_batch", "out", "out_batch", "row_stride", "residual", "residual_batch", *_GROUPS,
         *_EPILOGUE, *_PACKED, "out_real", "narrow", "backwards", "value_bytes",

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from prunus.errors import FeedError
-from prunus.runtime.program import Program, Shape, Steps
+from prunus.runtime.program import Program, Shape
 
 
 def with_steps(program: Program, fed: Mapping[str, Shape]) -> Program:

@@ -41,7 +41,9 @@ def test_as_evaluated(case: Case) -> None:
 
 
 @pytest.mark.parametrize("op", ["GRU", "LSTM", "RNN"])
-@pytest.mark.parametrize("t, n", [(MANY_STEPS - 1, 1), (MANY_STEPS, 3), (BLOCK_STEPS + 1, 1), (2 * BLOCK_STEPS, 2), (70, 3)])
+@pytest.mark.parametrize(
+    "t, n", [(MANY_STEPS - 1, 1), (MANY_STEPS, 3), (BLOCK_STEPS + 1, 1), (2 * BLOCK_STEPS, 2), (70, 3)]
+)
 @pytest.mark.parametrize("before", [0, 1])
 def test_long_sequences(op: str, t: int, n: int, before: int) -> None:
     """The input's part over time: blocks of steps and their ends, both directions, lengths, pruned or not, threads."""

@@ -1,5 +1,5 @@
-"""The input's part of a recurrent layer for many steps at a time: one product with steps as pixels, which needs the input
-and its sums turned.
+"""The input's part of a recurrent layer for many steps at a time: one product with steps as pixels, which needs the
+input and its sums turned.
 """
 
 from collections.abc import Sequence
@@ -46,9 +46,9 @@ class InputSums:
         turn(draft, self.sums, (self.pitch, n * self.pitch), self.made, (t, self.plane), (n, t, rows))
         if more := attrs["matrix"][0] - rows:  # rows that have no input
             bias = attrs.get("bias")
-            source = draft.table(np.zeros(1, np.float32)) if bias is None else draft.constant(bias) + rows
+            own = draft.table(np.zeros(1, np.float32)) if bias is None else draft.constant(bias) + rows
             strides = (0, 0, 0 if bias is None else 1)
-            copy(draft, self.sums + rows, (n * self.pitch, self.pitch, 1), source, strides, (t, n, more))
+            copy(draft, self.sums + rows, (n * self.pitch, self.pitch, 1), own, strides, (t, n, more))
 
 
 def input_sums(draft: Draft, op: Op) -> InputSums:

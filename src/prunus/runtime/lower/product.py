@@ -50,7 +50,9 @@ def _spans(draft: Draft, attrs: Mapping[str, Any]) -> Product:
     draft.need_scratch(int(np.diff(sections).max(initial=0)) + 2 * LINE)
     op = Op("gemm", prefix, (), (), attrs)
     fields |= {"n_sections": len(sections) - 1, "rows": attrs["matrix"][0], "bias": draft.constant(attrs.get("bias"))}
-    return Product("spans", {**fields, "scale": NOWHERE, **activation_fields(draft, op), **layer.held_fields(draft, op)})
+    return Product(
+        "spans", {**fields, "scale": NOWHERE, **activation_fields(draft, op), **layer.held_fields(draft, op)}
+    )
 
 
 def gemm(draft: Draft, op: Op) -> None:
