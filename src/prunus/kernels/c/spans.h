@@ -37,6 +37,27 @@ INLINE void finish_run(const prunus_tile *t, int64_t row, vf a, int64_t n) {
   }
 }
 
+// The epilogues of `n` rows from `first` on. The usual one is a loop of few instructions: at high rates there is little
+// else to do.
+static void finish_section(const prunus_tile *t, int64_t first, const float *sums, int64_t n) {
+  const float *scale = t->scale ? t->scale + first : NULL, *bias = t->bias ? t->bias + first : NULL;
+  const float *residual = t->residual ? t->residual + first : NULL;
+  float *out = t->out + first;
+  int64_t i = 0;
+  if (!t->slope && !t->activation && !scale && bias && !residual) {
+    for (; i + VL <= n; i += VL) store(out + i, load(sums + i) + load(bias + i));
+  } else if (!t->slope && !t->activation) {
+    for (; i + VL <= n; i += VL) {
+      vf a = load(sums + i);
+      if (scale) a *= load(scale + i);
+      if (bias) a += load(bias + i);
+      if (residual) a += load(residual + i);
+      store(out + i, a);
+    }
+  }
+  for (; i < n; i += VL) finish_run(t, first + i, load(sums + i), least(VL, n - i));
+}
+
 #if defined(__AVX512F__) && VB == 64
 typedef struct {
   __m512 of[8];
@@ -159,7 +180,7 @@ static void spans_task(void *context, int64_t task, int thread) {
       case 2: span_sums_bf16(x, from, to, (const uint16_t *)t.weights + places[1], sums); break;
       default: span_sums_f32(x, from, to, t.weights + places[1], sums);
     }
-    for (int64_t i = 0; i < n; i += VL) finish_run(&t, first + i, load(sums + i), least(VL, n - i));
+    finish_section(&t, first, sums, n);
   }
 }
 #endif
