@@ -29,6 +29,11 @@ INLINE void finish_lanes(const prunus_tile *t, const int32_t *rows, vf a, int n)
 
 enum { GEMV_AHEAD = 4096 }; /* bytes: weights are read once, from wherever they are, past the ends of pages */
 
+// Asks for weights from `offset` bytes on that come next but don't follow: their own loop would do so too late.
+INLINE void expect_weights(const float *weights, int64_t offset) {
+  for (int i = 0; i < GEMV_AHEAD; i += 64) __builtin_prefetch((const char *)weights + offset + i, 0, 2);
+}
+
 // A kernel by the width of its offsets: two bytes where they suffice, for a column of few rows is little more than that.
 #define PRUNUS_BY_INDEX(NAME)                                                                          \
   static void NAME(const prunus_tile *t, const int32_t *group, int64_t n_groups) {                     \

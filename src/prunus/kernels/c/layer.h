@@ -93,6 +93,10 @@ static void gemv_task(void *context, int64_t task, int thread) {
   prunus_group_kernel *const *kernels =
       r[GEMV_VALUE_BYTES] == 4 ? prunus_gemv_kernels[r[GEMV_PACK]] : prunus_gemv_held_kernels[r[GEMV_VALUE_BYTES]];
   const float *residual = at(s, r[GEMV_RESIDUAL]);
+  if (r[GEMV_BACKWARDS] && task > 0) {
+    const int32_t *next = calls + parts[sections[-1]] * CALL_SIZE;
+    if (next < first) expect_weights(t.weights, (groups + next[CALL_START])[GROUP_WEIGHTS] * r[GEMV_VALUE_BYTES]);
+  }
   for (const int32_t *c = first; c < last; c += CALL_SIZE)
     for (int64_t image = 0; image < r[GEMV_IMAGES]; image++) {
       t.x = at(s, r[GEMV_X]) + image * r[GEMV_X_BATCH];

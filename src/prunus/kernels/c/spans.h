@@ -5,7 +5,7 @@
 #define PRUNUS_SPANS_H
 #include "layer.h"
 
-enum { SPAN_LANES = 16, SPAN_VECTORS = SPAN_LANES / VL, SPANS_AHEAD = 4096 }; /* bytes: as GEMV_AHEAD */
+enum { SPAN_LANES = 16, SPAN_VECTORS = SPAN_LANES / VL };
 
 INLINE int32_t word_at(const uint8_t *p) {
   uint16_t word;
@@ -97,7 +97,7 @@ INLINE void look_up_lanes(const prunus_span *span, const uint8_t *columns, vf *l
     look_up_lanes(span, columns + (S) * SPAN_LANES, x);                                                \
     UNROLL for (int r = 0; r < R; r++) {                                                               \
       const W *at = w + ((S) * R + r) * SPAN_LANES;                                                    \
-      if (((S) * R + r) * SPAN_LANES * (int)sizeof(W) % 64 == 0) __builtin_prefetch((const char *)at + SPANS_AHEAD); \
+      if (((S) * R + r) * SPAN_LANES * (int)sizeof(W) % 64 == 0) __builtin_prefetch((const char *)at + GEMV_AHEAD); \
       UNROLL for (int v = 0; v < SPAN_VECTORS; v++) a[S][r][v] += x[v] * LOAD(at + v * VL);            \
     }                                                                                                  \
   }
@@ -169,6 +169,7 @@ static void spans_task(void *context, int64_t task, int thread) {
   const int32_t *section = (const int32_t *)at(s, r[SPANS_SECTIONS]) + task;
   float *sums = s->scratch + thread * s->scratch_elements, *residual = at(s, r[SPANS_RESIDUAL]);
   const int64_t first = section[0], n = least(section[1], r[SPANS_ROWS]) - first;
+  if (r[SPANS_BACKWARDS] && task > 0) expect_weights(t.weights, places[-1] * r[SPANS_VALUE_BYTES]);
   for (int64_t image = 0; image < r[SPANS_IMAGES]; image++) {
     t.out = at(s, r[SPANS_OUT]) + image * r[SPANS_OUT_BATCH];
     t.residual = residual ? residual + image * r[SPANS_RESIDUAL_BATCH] : NULL;
