@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 SPAN: Final = 128  # columns
 LANES: Final = 16  # pieces side by side
+QUAD: Final = 4  # columns of a piece that are read together
 MOST_ROWS: Final = 8  # of a piece
 MOST_COLUMNS: Final = 1 << 16  # a span's first column is two bytes
 MOST_SECTION: Final = (1 << 16) - LANES  # rows of a section: so is a row in it
@@ -33,9 +34,9 @@ class Spans:
     section begins in entries and values; sections: int32[sections + 1], their first rows.
 
     entries, of each span of a section that keeps anything: first column and number of groups; per group its height
-    (rows of a piece), its columns, the rows [height][16] in the section, all of 2 bytes, and the columns [column][16]
-    of one. values of a group are [column][height][16]. A lane without a piece has the number of the section's rows for
-    a row; one with fewer columns has zeros.
+    (rows of a piece), its columns, the rows [height][16] in the section, all of 2 bytes, and the columns
+    [quad of columns][16][4] of one, zeros behind the last. values of a group are [column][height][16]. A lane
+    without a piece has the number of the section's rows for a row; one with fewer columns has zeros.
     """
 
     entries: Bytes
@@ -61,7 +62,7 @@ def encode_spans(matrix: Floats, section_values: int) -> Spans:
             _add_span(padded[first:last, base : base + SPAN], base, entries, values)
         places.append((entries.size, values.size))
     return Spans(  # whole vectors are read, up to a line behind the last
-        np.asarray(entries.array(LANES), np.uint8), np.asarray(values.array(LANES), np.float32),
+        np.asarray(entries.array(LANES * QUAD), np.uint8), np.asarray(values.array(LANES), np.float32),
         np.array(places, np.int32), np.array(starts, np.int32),
     )  # fmt: skip
 
@@ -92,7 +93,10 @@ def _add_span(part: Floats, base: int, entries: "_Stream", values: "_Stream") ->
         held = np.zeros((n, height, LANES), np.float32)
         held[:, :, : own.shape[1]] = part[own[None], places[:, None, : own.shape[1]]]
         held *= np.arange(n)[:, None, None] < _filled(counts[begins[group]])  # behind a piece's last are its zeros
-        entries.add(_words(height, n), lanes.astype("<u2").view(np.uint8).ravel(), places.ravel())
+        quads = np.zeros((-(-n // QUAD), QUAD, LANES), np.int64)
+        quads.reshape(-1, LANES)[:n] = places
+        rows_of = lanes.astype("<u2").view(np.uint8).ravel()
+        entries.add(_words(height, n), rows_of, quads.swapaxes(1, 2).ravel())
         values.add(held.ravel())
 
 

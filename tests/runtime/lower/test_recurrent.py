@@ -13,6 +13,7 @@ from prunus.compiler.recurrent import BLOCK_STEPS, MANY_STEPS
 from prunus.graph.evaluate import evaluate
 from prunus.graph.read import read
 from prunus.runtime.plan import make_plan
+from prunus.runtime.records import KINDS, RECORDS
 from prunus.runtime.session import Session, load
 from tests.graph.recurrent import Case
 from tests.graph.test_recurrent import cases
@@ -87,6 +88,17 @@ def test_many_steps_plan_fast() -> None:
     plan = make_plan(program)
     assert time.perf_counter() - start < 5  # a second would be too much already, but machines may be busy
     assert plan.tables.nbytes < 1 << 16, "steps share tables"
+
+
+def test_every_other_step_goes_backwards() -> None:
+    model, _ = Case("GRU", t=10, n=1, h=64).build()
+    records, at, found = make_plan(compile(model, tune="off", threads=1).program).records, 0, []
+    while at < len(records):
+        for kind in ("gemv", "spans"):
+            if records[at] == KINDS[kind]:
+                found.append(int(records[at + 2 + RECORDS[kind].index("backwards")]))
+        at += records[at + 1]
+    assert found[::2] == [0, 1] * 5 and not any(found[1::2]), "the candidate's product goes forwards"
 
 
 def test_artefact(tmp_path: Any) -> None:

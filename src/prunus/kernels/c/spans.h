@@ -5,7 +5,7 @@
 #define PRUNUS_SPANS_H
 #include "layer.h"
 
-enum { SPAN_LANES = 16, SPAN_VECTORS = SPAN_LANES / VL };
+enum { SPAN_LANES = 16, SPAN_VECTORS = SPAN_LANES / VL, SPAN_QUAD = 4 };
 
 INLINE int32_t word_at(const uint8_t *p) {
   uint16_t word;
@@ -67,38 +67,41 @@ INLINE prunus_span load_span(const float *x) {
   UNROLL for (int i = 0; i < 8; i++) span.of[i] = _mm512_loadu_ps(x + 16 * i);
   return span;
 }
-// Elements of a span by 16 columns.
-INLINE vf look_up(const prunus_span *span, const uint8_t *columns) {
-  const __m512i at = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)columns));
-  const __mmask16 odd = _mm512_test_epi32_mask(at, _mm512_set1_epi32(32));
-  const __mmask16 high = _mm512_test_epi32_mask(at, _mm512_set1_epi32(64));
+// Elements of a span by 16 columns, number q of a quad. Permutations take the low bits of an index, so that bytes need
+// but a shift.
+INLINE vf look_up(const prunus_span *span, const uint8_t *columns, int q) {
+  const __m512i quad = _mm512_loadu_si512(columns), at = _mm512_srli_epi32(quad, 8 * (unsigned)q);
+  const __mmask16 odd = _mm512_test_epi32_mask(quad, _mm512_set1_epi32(32 << 8 * q));
+  const __mmask16 high = _mm512_test_epi32_mask(quad, _mm512_set1_epi32(64 << 8 * q));
   const __m512 a = _mm512_permutex2var_ps(span->of[0], at, span->of[1]);
   const __m512 b = _mm512_permutex2var_ps(span->of[2], at, span->of[3]);
   const __m512 c = _mm512_permutex2var_ps(span->of[4], at, span->of[5]);
   const __m512 d = _mm512_permutex2var_ps(span->of[6], at, span->of[7]);
   return (vf)_mm512_mask_mov_ps(_mm512_mask_mov_ps(a, odd, b), high, _mm512_mask_mov_ps(c, odd, d));
 }
-INLINE void look_up_lanes(const prunus_span *span, const uint8_t *columns, vf *lanes) { lanes[0] = look_up(span, columns); }
+INLINE void look_up_lanes(const prunus_span *span, const uint8_t *columns, int q, vf *lanes) {
+  lanes[0] = look_up(span, columns, q);
+}
 #else
 typedef struct {
   const float *x;
 } prunus_span;
 INLINE prunus_span load_span(const float *x) { return (prunus_span){x}; }
-INLINE void look_up_lanes(const prunus_span *span, const uint8_t *columns, vf *lanes) {
+INLINE void look_up_lanes(const prunus_span *span, const uint8_t *columns, int q, vf *lanes) {
   UNROLL for (int v = 0; v < SPAN_VECTORS; v++)
-    UNROLL for (int i = 0; i < VL; i++) lanes[v][i] = span->x[columns[v * VL + i]];
+    UNROLL for (int i = 0; i < VL; i++) lanes[v][i] = span->x[columns[(v * VL + i) * SPAN_QUAD + q]];
 }
 #endif
 
-// One column of a group: looked up once for all R rows.
-#define SPAN_COLUMN(R, W, LOAD, S)                                                                     \
+// Column Q of a quad, into one of SUMS sets of sums: looked up once for all R rows.
+#define SPAN_COLUMN(R, W, LOAD, Q)                                                                     \
   {                                                                                                    \
     vf x[SPAN_VECTORS];                                                                                \
-    look_up_lanes(span, columns + (S) * SPAN_LANES, x);                                                \
+    look_up_lanes(span, columns, Q, x);                                                                \
     UNROLL for (int r = 0; r < R; r++) {                                                               \
-      const W *at = w + ((S) * R + r) * SPAN_LANES;                                                    \
-      if (((S) * R + r) * SPAN_LANES * (int)sizeof(W) % 64 == 0) __builtin_prefetch((const char *)at + GEMV_AHEAD); \
-      UNROLL for (int v = 0; v < SPAN_VECTORS; v++) a[S][r][v] += x[v] * LOAD(at + v * VL);            \
+      const W *at = w + ((Q) * R + r) * SPAN_LANES;                                                    \
+      if (((Q) * R + r) * SPAN_LANES * (int)sizeof(W) % 64 == 0) __builtin_prefetch((const char *)at + GEMV_AHEAD); \
+      UNROLL for (int v = 0; v < SPAN_VECTORS; v++) a[Q % SUMS][r][v] += x[v] * LOAD(at + v * VL);            \
     }                                                                                                  \
   }
 
@@ -109,13 +112,17 @@ INLINE void look_up_lanes(const prunus_span *span, const uint8_t *columns, vf *l
     vf a[2][R][SPAN_VECTORS];                                                                          \
     UNROLL for (int s = 0; s < SUMS; s++) UNROLL for (int r = 0; r < R; r++)                           \
       UNROLL for (int v = 0; v < SPAN_VECTORS; v++) a[s][r][v] = (vf){0};                              \
-    int32_t k = 0;                                                                                     \
-    if (SUMS == 2)                                                                                     \
-      for (; k + 2 <= n; k += 2, columns += 2 * SPAN_LANES, w += 2 * R * SPAN_LANES) {                 \
-        SPAN_COLUMN(R, W, LOAD, 0)                                                                     \
-        SPAN_COLUMN(R, W, LOAD, SUMS - 1)                                                              \
-      }                                                                                                \
-    for (; k < n; k++, columns += SPAN_LANES, w += R * SPAN_LANES) SPAN_COLUMN(R, W, LOAD, 0)          \
+    int32_t k = n;                                                                                     \
+    for (; k >= 4; k -= 4, columns += SPAN_QUAD * SPAN_LANES, w += SPAN_QUAD * R * SPAN_LANES) {       \
+      SPAN_COLUMN(R, W, LOAD, 0)                                                                       \
+      SPAN_COLUMN(R, W, LOAD, 1)                                                                       \
+      SPAN_COLUMN(R, W, LOAD, 2)                                                                       \
+      SPAN_COLUMN(R, W, LOAD, 3)                                                                       \
+    }                                                                                                  \
+    if (k > 0) SPAN_COLUMN(R, W, LOAD, 0)                                                              \
+    if (k > 1) SPAN_COLUMN(R, W, LOAD, 1)                                                              \
+    if (k > 2) SPAN_COLUMN(R, W, LOAD, 2)                                                              \
+    w += k * R * SPAN_LANES;                                                                           \
     UNROLL for (int r = 0; r < R; r++) {                                                               \
       float lane[SPAN_LANES] __attribute__((aligned(64)));                                             \
       UNROLL for (int v = 0; v < SPAN_VECTORS; v++)                                                    \
@@ -149,7 +156,7 @@ INLINE void look_up_lanes(const prunus_span *span, const uint8_t *columns, vf *l
         const int32_t height = word_at(e), n = word_at(e + 2);                                         \
         const uint8_t *rows = e + 4, *columns = rows + 2 * SPAN_LANES * height;                        \
         w = NAME##_group(&span, height, n, rows, columns, w, sums);                                    \
-        e = columns + SPAN_LANES * n;                                                                  \
+        e = columns + SPAN_LANES * ((n + SPAN_QUAD - 1) / SPAN_QUAD * SPAN_QUAD);                      \
       }                                                                                                \
     }                                                                                                  \
   }
