@@ -45,7 +45,7 @@ def test_pruned(op: str, scheme: str, sparsity: float, threads: int) -> None:
         assert row.sparsity == pytest.approx(sparsity, abs=0.02)
         (layer,) = [op for op in session.program.ops if op.kind == "recurrent"]
         kept = 4 * layer.attrs["kept"]
-        assert weight_bytes(session.program, layer) < 2 * kept, "zeros are left out"
+        assert weight_bytes(session.program, layer) < 2.1 * kept, "zeros are left out"
 
 
 @pytest.mark.parametrize("before", [0, 1])
