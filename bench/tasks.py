@@ -48,7 +48,9 @@ def run(tasks: Iterable[Task], results: Path, arguments: argparse.Namespace) -> 
         row |= task.measure(0.0 if arguments.quick else arguments.time)
         if not arguments.quick:
             store.append(results, stamp | row)
-        said = ", ".join(f"{name} {ms:.2f} ms" for name, ms in row.get("ms", {}).items())
+        said = ", ".join(
+            f"{name} {value:.2f} {unit}" for unit in ("ms", "us") for name, value in row.get(unit, {}).items()
+        )
         print(f"{task.key}: {said}{row.get('failure', '')}", flush=True)
         for reason in row.get("left_out", {}).values():
             print(f"    left out: {reason}", flush=True)

@@ -413,7 +413,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "run absent.prunus x.npy": ("absent.prunus",),
     "run short.prunus x.npy": ("short.prunus", "truncated"),
     "run altered.prunus x.npy": ("altered.prunus", "altered"),
-    "run newer.prunus x.npy": ("newer.prunus", "schema 99", "reads 5"),
+    "run newer.prunus x.npy": ("newer.prunus", "schema 99", "reads 6"),
     "run good.prunus absent.npy": ("absent.npy",),
     "run good.prunus text.npy": ("text.npy",),
     "run good.prunus double.npy": ("'x'", "float64", "float32"),

@@ -82,3 +82,7 @@ class ShrinkError(PrunusError, ValueError):
 
 class BudgetError(PrunusError, ValueError):
     """A latency, speed or sparsity that no choice of schemes reaches: what is reachable, and what bounds it."""
+
+
+class DisagreementError(PrunusError):
+    """Outputs of engines differ: the answer is no, not a bad input."""

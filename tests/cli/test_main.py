@@ -9,7 +9,7 @@ import typer
 
 from prunus.cli import app as app_module
 from prunus.cli.main import BAD_INPUT, DONE, INTERNAL, INTERRUPTED, NO, run, verdict
-from prunus.errors import ModelError, OutputError
+from prunus.errors import DisagreementError, ModelError, OutputError
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,7 @@ from prunus.errors import ModelError, OutputError
     [
         (ModelError("a.onnx: not ONNX\nsecond line"), BAD_INPUT, "a.onnx: not ONNX second line"),
         (OutputError("b: No space left"), BAD_INPUT, "b: No space left"),
+        (DisagreementError("outputs differ"), NO, "error: outputs differ"),
         (typer.BadParameter("--sparsities 'x'"), BAD_INPUT, "--sparsities 'x'"),
         (KeyboardInterrupt(), INTERRUPTED, "interrupted"),
         (ZeroDivisionError("by zero"), INTERNAL, "ZeroDivisionError: by zero"),

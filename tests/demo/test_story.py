@@ -11,9 +11,10 @@ torch = pytest.importorskip("torch", reason='pip install "prunus[prune]"')
 import prunus  # noqa: E402
 from prunus.cli.main import run  # noqa: E402
 from prunus.demo.data import Images  # noqa: E402
-from prunus.demo.train import Schedule, make_network, prunable, train  # noqa: E402
+from prunus.demo.train import Schedule, make_network, recipe, steps_per_epoch, train  # noqa: E402
 from prunus.sparsity.check import check  # noqa: E402
 from prunus.sparsity.scheme import parse  # noqa: E402
+from prunus.training.pruner import Pruner  # noqa: E402
 
 
 def noise(n: int = 70) -> Images:
@@ -23,15 +24,15 @@ def noise(n: int = 70) -> Images:
     return Images("noise", x, y, x, y)
 
 
-def test_masked_training_keeps_exact_zeros() -> None:
-    network, scheme = make_network(), parse("bcr:8x64")
-    masks = train(network, noise(), Schedule(2, 1e-2, (0.5, 0.9)), scheme)
-    weights = prunable(network)
-    assert set(masks) == set(weights)
-    for name, mask in masks.items():
+def test_all_but_the_first_and_last_layer_are_pruned_and_keep_exact_zeros() -> None:
+    network, scheme, images = make_network(), parse("bcr:8x64"), noise()
+    pruner = Pruner(network, recipe("bcr:8x64", 1, 1), steps_per_epoch=steps_per_epoch(images))
+    train(network, images, Schedule(pruner.epochs, 1e-2), pruner)
+    assert abs(pruner.finalize().sparsity - 0.9) < 0.02
+    assert list(pruner.masks) == ["4.weight", "7.weight", "11.weight", "15.weight"]
+    for name, mask in pruner.masks.items():
         assert check(mask, scheme) is None
-        assert abs(1 - mask.mean() - 0.9) < 0.02
-        assert not weights[name].detach().numpy()[~mask].any(), name
+        assert not network.get_parameter(name).detach().numpy()[~mask].any(), name
 
 
 def test_training_is_the_same_for_a_seed() -> None:

@@ -37,10 +37,10 @@ def values_of(model: onnx.ModelProto, feeds: dict[str, Any]) -> tuple[Graph, lis
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> Case:
+def cases(draw: st.DrawFn, steps: int = 6) -> Case:
     op = draw(st.sampled_from(["GRU", "LSTM", "RNN"]))
     direction = draw(st.sampled_from(sorted(DIRECTIONS)))
-    t, n, i, h = (draw(st.integers(1, top)) for top in (6, 3, 4, 7))
+    t, n, i, h = (draw(st.integers(1, top)) for top in (steps, 3, 4, 7))
     attrs: dict[str, Any] = {}
     gated = {"GRU": 2, "LSTM": 3, "RNN": 1}[op]
     if draw(st.booleans()):

@@ -56,6 +56,7 @@ def multiply(
         "spans", images=images, x=address(ARENA, shift), x_batch=pitch, out=address(PORTS, 0), out_batch=m + 1,
         residual=NOWHERE, entries=starts[0], values=starts[1], places=starts[2], sections=starts[3],
         n_sections=n_sections, rows=m, bias=starts[4] if bias is not None else NOWHERE, slope=NOWHERE,
+        scale=NOWHERE,
     )  # fmt: skip
     scratch = int(np.diff(spans.sections).max(initial=0)) + 32
     constants = np.concatenate([*parts, np.full(16, np.nan, np.float32)])
@@ -100,3 +101,15 @@ def test_indices_take_little() -> None:
     assert np.count_nonzero(spans.values) == np.count_nonzero(matrix) == spans.values.size - 16
     indices = sum(a.nbytes for name, a in spans.arrays().items() if name != "values")
     assert indices <= 0.1 * spans.values.nbytes
+
+
+def test_sections_are_as_long_as_fills_lanes() -> None:
+    """Blocks of 16 rows have one piece each: 256 rows."""
+    rng = np.random.default_rng(3)
+    matrix = np.zeros((1040, 256), np.float32)
+    for top in range(0, 1024, 16):
+        for left in range(0, 256, SPAN):
+            matrix[np.ix_(rng.permutation(16)[:5] + top, rng.permutation(128)[:41] + left)] = 1
+    spans = encode_spans(matrix, 100)
+    np.testing.assert_array_equal(spans.sections, [0, 256, 512, 768, 1024, 1040])
+    assert np.count_nonzero(spans.values) == spans.values.size - 16

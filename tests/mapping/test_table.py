@@ -82,9 +82,9 @@ def test_another_cpus_times_are_ignored_with_a_word(tmp_path: Path) -> None:
 def test_masks_are_of_the_scheme_and_weights_never_zero() -> None:
     read = read_network(network(), threads=1)
     tuner, site = read.tuner(), read.sites[3]
-    dense, _, steps = masked(site.nodes[0], read.graph, None, 0.0, tuner)
-    assert steps == 1 and dense.matrix.all()
-    sparse, _, _ = masked(site.nodes[0], read.graph, PUNCHED, 0.75, tuner)
+    ((dense, _, times),) = masked(site.nodes[0], read.graph, None, 0.0, tuner)
+    assert times == 1 and dense.matrix.all()
+    ((sparse, _, _),) = masked(site.nodes[0], read.graph, PUNCHED, 0.75, tuner)
     mask = sparse.matrix.reshape(site.shape) != 0
     assert check(mask, PUNCHED) is None and 1 - mask.mean() == pytest.approx(0.75, abs=0.02)
     np.testing.assert_array_equal(sparse.matrix[sparse.matrix != 0], dense.matrix[sparse.matrix != 0])

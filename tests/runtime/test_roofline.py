@@ -5,7 +5,7 @@ import pytest
 
 import prunus
 from prunus.runtime.program import Op, Program, Tensor
-from prunus.runtime.roofline import OVERHEAD_S, Machine, machine, roofline, weight_bytes
+from prunus.runtime.roofline import OVERHEAD_S, Machine, machine, roofline, weight_bytes, weights_read
 from tests.runtime.networks import NETWORKS, Net, feeds_for
 
 LIMITS = Machine({1: 100e9, 2: 200e9, 4: 400e9}, ((1 << 19, 80e9), (1 << 25, 40e9), (np.inf, 10e9)))
@@ -71,3 +71,13 @@ def test_rows_say_how_far() -> None:
     assert said.roofline_ms is not None and said.roofline_ms > 0 and said.roofline is not None and said.roofline > 0
     untuned = prunus.compile(model, tune="off", threads=1).explain()
     assert next(r for r in untuned if r.op == "conv").roofline is None
+
+
+def test_steps_read_their_weights_again() -> None:
+    """Those of the step from the cache that holds them, those of the product over time once per block of steps."""
+    tensors = {"x": Tensor((100, 1, 8)), "y": Tensor((100, 1, 16))}
+    op = Op("recurrent", "g", ("x",), ("y",), {"encoding": "g", "over_time": {"encoding": "g.input", "block": 50}})
+    constants = {"g.values": np.zeros(1000, np.float32), "g.input.values": np.zeros(300, np.float32)}
+    made = Program("net", "t", 8, False, ("x",), ("y",), tensors, (op,), constants)
+    assert weight_bytes(made, op) == 5200
+    assert weights_read(made, op, 1 << 30) == [(400000, 4000), (2400, 1 << 30)]

@@ -73,6 +73,49 @@ def test_saved(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.concatenate(found), whole("GRU", x))
 
 
+@pytest.mark.parametrize("op", ["GRU", "LSTM"])
+@pytest.mark.parametrize("planned", [1, 3, 20])
+def test_saved_and_fed_chunks(op: str, planned: int, tmp_path: Path) -> None:
+    """A loaded artefact plans anew for chunks of another length, and goes on from the states that there are."""
+    x = sequence(30)
+    session = compile(stack(op), tune="off", threads=1, streaming=True, input_shapes={"x": (planned, 1, 7)})
+    session.save(tmp_path / "s.prunus")
+    loaded = load(tmp_path / "s.prunus", 1)
+    for chunks in ((1, 2, 1, 26), (30,), (9, 1, 20)):
+        found, at = [], 0
+        for n in chunks:
+            found.append(loaded.run(None, {"x": x[at : at + n]})[0])
+            at += n
+        np.testing.assert_allclose(np.concatenate(found), whole(op, x), rtol=1e-5, atol=1e-6)
+        loaded.reset()
+    with pytest.raises(FeedError, match=r"input 'x': shape \[0, 1, 7\], expected \[steps, 1, 7\]"):
+        loaded.run(None, {"x": sequence(0)})
+    with pytest.raises(FeedError, match=r"input 'x': shape \[1, 3, 7\], expected \[steps, 1, 7\]"):
+        loaded.run(None, {"x": sequence(1, 3)})
+
+
+def test_chunks_of_many_steps() -> None:
+    """Whose input's part is a product of its own: the same but for rounding."""
+    x = sequence(40)
+    session = compile(stack("LSTM"), tune="off", threads=1, streaming=True, input_shapes={"x": (1, 1, 7)})
+    found = [session.run(None, {"x": part})[0] for part in (x[:1], x[1:21], x[21:22], x[22:])]
+    np.testing.assert_allclose(np.concatenate(found), whole("LSTM", x), rtol=1e-5, atol=1e-6)
+
+
+def test_profiling_leaves_the_states() -> None:
+    x = sequence(4)
+    session = compile(stack("LSTM"), tune="off", threads=1, streaming=True, input_shapes={"x": (1, 1, 7)})
+    found = [session.run(None, {"x": x[:1]})[0]]
+    for steps in (1, 2):
+        assert [row for row in session.profile({"x": x[:steps] + 5}, 3) if row.op == "recurrent"]
+    found.append(session.run(None, {"x": x[1:]})[0])
+    np.testing.assert_array_equal(np.concatenate(found), whole("LSTM", x))
+    session.profile({"x": x[:2] + 5}, 1)  # a plan of another length has the states by now
+    session.reset()
+    session.profile({"x": x[:1]}, 1)
+    np.testing.assert_array_equal(session.run(None, {"x": x})[0], whole("LSTM", x))
+
+
 def test_nan_is_gone_after_reset() -> None:
     x = sequence(3)
     session = compile(stack("LSTM", t=1), tune="off", threads=1, streaming=True)

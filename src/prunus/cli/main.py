@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import NoReturn, final
 
-from prunus.errors import MissingExtraError, PrunusError, PrunusWarning
+from prunus.errors import DisagreementError, MissingExtraError, PrunusError, PrunusWarning
 from prunus.extras import missing_package
 
 DONE, NO, BAD_INPUT, INTERNAL, INTERRUPTED = 0, 1, 2, 3, 130
@@ -102,6 +102,8 @@ def verdict(error: BaseException) -> tuple[int, str]:
         return INTERRUPTED, "interrupted"
     if isinstance(error, ModuleNotFoundError) and not isinstance(error, MissingExtraError):
         error = missing_package("this", error)
+    if isinstance(error, DisagreementError):
+        return NO, f"error: {one_line(str(error))}"
     if isinstance(error, PrunusError):
         return BAD_INPUT, f"error: {one_line(str(error))}"
     usage = _usage(error)

@@ -108,7 +108,8 @@ class LayerShape:
     """What candidates depend on beside the zeros. `vectors`: of pixels in the output, padding included; 0 for single
     vectors of inputs (fully connected). `tile_vectors`: of 2x2 pixels, where F(2x2, 3x3) applies, else 0. `pack`:
     channels per word; `lone`: packed, one filter per channel. `window`: float32, one or more filters per channel, of a
-    size and stride that have a kernel. `flat`: fully connected, float32."""
+    size and stride that have a kernel. `flat`: fully connected, float32. `again`: its weights are read time after time,
+    from a near cache as far as that holds them. `value_bytes`: of a weight as it is held, of a `flat` layer."""
 
     m: int
     k: int
@@ -120,6 +121,8 @@ class LayerShape:
     lone: bool = False
     window: bool = False
     flat: bool = False
+    again: bool = False
+    value_bytes: int = 4
 
 
 @dataclass(frozen=True)
@@ -176,6 +179,7 @@ FEW_TASKS, MANY_TASKS = 2, 8  # per thread: few where a task would be over befor
 TASK_WORK = 60000  # of weights times vectors of pixels in a task, some 10 microseconds
 PLANE_ELEMENTS = 16384  # of depthwise output: a few microseconds
 BLOCK_ROWS = (256, 64, 512, 16)  # of a section that goes block by block
+AGAIN_SECTIONS = 16  # per thread, of weights that are read forwards and backwards in turn
 LEAST_SPANS = 16384  # values per section of spans: lanes of short ones are filled with zeros
 MOST_TILES = 64  # per task, where several sections share them
 
@@ -336,11 +340,12 @@ def _winograd_choices(shape: LayerShape, isa: Isa) -> list[Choice]:
 def _gemv_choices(shape: LayerShape, zeros: Zeros, isa: Isa) -> list[Choice]:
     held = int(shape.m * shape.k * zeros.density)
     section = max(256, held // max(8, 4 * shape.threads))
-    heights, found = isa.gemv_heights(shape.pack), []
+    heights, found = isa.gemv_heights(shape.pack if shape.value_bytes == 4 else 0), []
     least = heights[-2]  # rows that the smallest kernel with more than one takes
     spans = []
     if shape.flat and shape.k <= MOST_COLUMNS and zeros.density <= MANY:  # the longer a section, the fuller its lanes
         whole = held + 1 if shape.threads == 1 else max(LEAST_SPANS, held // (2 * shape.threads))
+        whole = max(LEAST_SPANS, held // (AGAIN_SECTIONS * shape.threads)) if shape.again else whole
         spans.append(Choice("spans", (1,), 1, whole, 1, False))
     if zeros.sharing < least:
         found += spans

@@ -13,8 +13,9 @@ from prunus.compiler.chains import Bench, find_chains
 from prunus.compiler.latency import Latencies, Place
 from prunus.compiler.lowering import Lowering, Wish
 from prunus.compiler.schedule import Schedule, chains_of, check_layers, read_schedule
+from prunus.compiler.steps import find_steps
 from prunus.compiler.streaming import with_states_inside
-from prunus.compiler.translate import Layer, translate
+from prunus.compiler.translate import Layer, spell_out, translate
 from prunus.compiler.tune import LAYERS, Tuner, layer_shapes
 from prunus.errors import FeedError, SchemeError, TargetError
 from prunus.graph.ir import Graph, Node
@@ -98,8 +99,8 @@ def compile(  # the contract's name; shadows the built-in here only
 
     def build(shapes: Shapes | None) -> Session:
         with naming(model):
-            graph = read_at_batch_1(proto, shapes, fallback is not None, keep_steps=precision != "int8")
-            graph = with_states_inside(graph) if streaming else graph
+            whole = read_at_batch_1(proto, shapes, fallback is not None, keep_steps=precision != "int8")
+            graph = with_states_inside(whole) if streaming else whole
             graph, reasons = lowering.apply(graph)
         tuner.names = [node.name for node in graph.nodes if node.op in LAYERS]
         if schedule is not None and shapes == input_shapes:
@@ -111,7 +112,15 @@ def compile(  # the contract's name; shadows the built-in here only
             assert tuner.library and tuner.pool, "the target is this machine"
             bench = Bench(tuner.library, tuner.pool, threads, cpu.l2_bytes, latencies, progress)
             program = replace(program, chains=find_chains(program, constants, bench))
-        return Session(program, code, constants, threads, replan, streams)
+        fed = {name: whole.values[name].shape for name in whole.inputs}
+        return Session(
+            program, code, constants, threads, replan, streams, lambda: find_steps(proto, spell_out(graph), fed, again)
+        )
+
+    def again(shapes: Shapes) -> Graph:
+        whole = read_at_batch_1(proto, shapes, fallback is not None, keep_steps=precision != "int8")
+        graph, _ = lowering.apply(with_states_inside(whole) if streaming else whole, quiet=True)
+        return spell_out(graph)
 
     def replan(fed: Shapes) -> Session:
         check_fixed_dimensions(proto, input_shapes or {}, fed)

@@ -43,6 +43,11 @@ class Wish:
             raise CalibrationError(f"error budget {self.budget}: no calibration data to measure errors on")
 
 
+def packable(graph: Graph) -> list[str]:
+    """Layers whose inputs would be packed: the weights of others only are held in lower precision."""
+    return [node.name for node in graph.nodes if node.op in ("conv", "gemm")]
+
+
 @dataclass
 class Lowering:
     """Graphs of one model in the precision wished for; what calibration found is kept from the first on."""
@@ -56,8 +61,8 @@ class Lowering:
     means: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     keep: Mapping[str, str] = field(default_factory=dict)
 
-    def apply(self, graph: Graph) -> tuple[Graph, Mapping[str, str]]:
-        """The graph, and for each layer that stays in fp32 against the wish why it does.
+    def apply(self, graph: Graph, *, quiet: bool = False) -> tuple[Graph, Mapping[str, str]]:
+        """The graph, and for each layer that stays in fp32 against the wish why it does. `quiet`: it was said before.
 
         Raises CalibrationError, FeedError: no ranges to be had. UnsupportedError: strict, and a layer stays in fp32.
         """
@@ -65,18 +70,17 @@ class Lowering:
         if wish.precision == "fp32":
             return graph, {}
         graph = spell_out(graph)
+        never: Mapping[str, str] = {}
         if wish.precision == "bf16" and not self.isa.bf16:
-            layers = [node.name for node in graph.nodes if node.op in ("conv", "gemm", "recurrent")]
-            reasons = dict.fromkeys(layers, f"{self.isa.target} has no instructions for it")
-            self._say(reasons)
-            return graph, reasons
+            never = dict.fromkeys(packable(graph), f"{self.isa.target} has no instructions for it")
         if self.formats is None:
-            self._prepare(graph)
-        lowered = lower(graph, wish.precision, self.formats or {}, self.keep, self.means)
-        self._say({name: reason for name, reason in lowered.refused.items() if name not in self.keep})
+            self._prepare(graph, never)
+        lowered = lower(graph, wish.precision, self.formats or {}, {**self.keep, **never}, self.means)
+        said = {name: why for name, why in lowered.refused.items() if name in never or name not in self.keep}
+        self._say({} if quiet else said)
         return lowered.graph, lowered.refused
 
-    def _prepare(self, graph: Graph) -> None:
+    def _prepare(self, graph: Graph, never: Mapping[str, str]) -> None:
         wish, known = self.wish, joined(graph, graph.formats)
         batches = [] if wish.calibration is None else list(wish.calibration)
         if wish.precision == "int8" and batches:
@@ -84,7 +88,7 @@ class Lowering:
             known, self.means = {**found.formats, **known}, found.means
         elif wish.precision == "int8" and wish.calibration is not None:
             raise CalibrationError("calibration: no batches; int8 needs a few of real inputs")
-        elif wish.precision == "int8" and not known:
+        elif wish.precision == "int8" and not known and packable(graph):
             raise CalibrationError(
                 "precision 'int8': no calibration data, and the model holds no ranges: give a few batches of real "
                 "inputs (calibration=[{...}] or --calibration FILE)"
@@ -94,7 +98,7 @@ class Lowering:
             samples = list(checked(graph, batches))[:SAMPLES]
             self.keep = layers_to_keep(
                 graph, wish.precision, known, self.means, samples, wish.budget, self.isa, self.code, self.threads,
-                self.progress,
+                self.progress, never,
             )  # fmt: skip
 
     def _say(self, reasons: Mapping[str, str]) -> None:

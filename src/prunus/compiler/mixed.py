@@ -22,11 +22,13 @@ def layers_to_keep(
     graph: Graph, precision: str, formats: Mapping[str, Format], means: Mapping[str, NDArray[np.float32]],
     batches: Sequence[Mapping[str, NDArray[Any]]],
     budget: float, isa: Isa, code: bytes, threads: int, progress: Callable[[str], None] | None = None,
+    never: Mapping[str, str] | None = None,
 ) -> dict[str, str]:  # fmt: skip
     """Layers that stay float32, each with the reason, so that the error on `batches` is at most `budget`.
 
     The error is the root mean square difference from float32 over the root mean square of float32, largest over
-    outputs. Layers are taken out in the order of the error that each causes alone, as few as do.
+    outputs. Layers are taken out in the order of the error that each causes alone, as few as do. Those in `never` stay
+    float32 whatever the error.
     """
 
     def outputs(graph: Graph) -> Outputs:
@@ -38,12 +40,13 @@ def layers_to_keep(
     exact = outputs(graph)
 
     def error(keep: Mapping[str, str]) -> float:
-        return relative_error(outputs(lower(graph, precision, formats, keep, means).graph), exact)
+        kept = {**keep, **(never or {})}
+        return relative_error(outputs(lower(graph, precision, formats, kept, means).graph), exact)
 
     if error({}) <= budget:
         return {}
-    refused = lower(graph, precision, formats).refused
-    layers = [n.name for n in graph.nodes if n.op in ("conv", "gemm") and n.name not in refused]
+    refused = lower(graph, precision, formats, never).refused
+    layers = [n.name for n in graph.nodes if n.op in ("conv", "gemm", "recurrent") and n.name not in refused]
     alone = {}
     for name in layers:
         alone[name] = error(dict.fromkeys((other for other in layers if other != name), REASON))

@@ -2,7 +2,7 @@
 
 A layer (conv, gemm) is packed where its shape allows it and the formats of what it reads and makes are known; operators
 that only move or compare values are where all they read is. Everything else stays float32, with a node "pack" or
-"unpack" in between.
+"unpack" in between. Recurrent layers have their weights held in it, and compute in float32.
 """
 
 from collections.abc import Mapping
@@ -43,8 +43,11 @@ def lower(
     refused: dict[str, str] = {}
     for node in graph.nodes:
         if node.op == "recurrent":
-            refused[node.name] = "recurrent layers are computed in fp32"
-            state.real(node)
+            if reason := (keep or {}).get(node.name):
+                refused[node.name] = reason
+                state.real(node)
+            else:
+                state.real(replace(node, attrs={**node.attrs, "held": precision}))
         elif node.op in ("conv", "gemm"):
             reason = (keep or {}).get(node.name) or why_not(node, graph, pack) or state.lacks(node)
             if reason:

@@ -12,6 +12,8 @@ from prunus.graph.ir import Graph, Node, Value
 Floats = NDArray[np.float32]
 SPAN = 128  # columns: W begins at a multiple, as the blocks of both parts do
 FEW = 16  # and at one of this where the state is smaller than a span
+MANY_STEPS = 8  # of a sequence, from which on the input's part is one product over time
+BLOCK_STEPS = 64  # steps times sequences of one such product: its sums stay in a near cache
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,53 @@ def stacked(node: Node, graph: Graph) -> Stacked:
     return Stacked(matrix, bias, start, second, weight.size + recurrence.size)
 
 
-def as_product(node: Node, graph: Graph, matrix: Floats) -> tuple[Node, Graph]:
-    """A step's product as a fully connected layer of the same name, in a graph of its own: that is what is tuned."""
+@dataclass(frozen=True)
+class Apart:
+    """The parts of a long sequence's matrix: `recurrence`, all rows, and `weight`, those that the input has, of which
+    `block` steps are one product."""
+
+    recurrence: Floats
+    weight: Floats
+    block: int
+
+
+def apart(node: Node, graph: Graph, made: Stacked) -> Apart | None:
+    """The input's part by itself, where there are steps enough to compute many of at a time."""
+    t, n, _ = graph.values[node.inputs[0]].shape
+    if t < MANY_STEPS:
+        return None
+    weight, h = graph.constants[node.attrs["weight"]], graph.constants[node.attrs["recurrence"]].shape[1]
+    block = max(1, BLOCK_STEPS // n)
+    return Apart(np.ascontiguousarray(made.matrix[:, :h]), weight, -(-t // -(-t // block)))
+
+
+def over_time(node: Node, graph: Graph, parts: Apart) -> tuple[Node, Graph]:
+    """The input's part as a convolution of one pixel per step and sequence, in a graph of its own."""
+    n = graph.values[node.inputs[0]].shape[1]
+    (rows, i), pixels = parts.weight.shape, parts.block * n
+    attrs: Mapping[str, Any] = {
+        "weight": "weight", "bias": None, "activation": None, "slope": None, "strides": (1, 1), "pads": (0, 0, 0, 0),
+        "dilations": (1, 1), "group": 1, "kernel": (1, 1),
+    }  # fmt: skip
+    conv = Node("conv", input_name(node.name), ("x",), ("y",), attrs)
+    values = {"x": Value("x", (1, i, 1, pixels)), "y": Value("y", (1, rows, 1, pixels))}
+    return conv, Graph(conv.name, ("x",), ("y",), (conv,), values, {"weight": parts.weight.reshape(rows, i, 1, 1)})
+
+
+def input_name(name: str) -> str:
+    """The name by which a recurrent layer's product over time is known."""
+    return f"{name}.input"
+
+
+def as_product(node: Node, graph: Graph, matrix: Floats, *, again: bool = False) -> tuple[Node, Graph]:
+    """A step's product as a fully connected layer of the same name, in a graph of its own: that is what is tuned.
+    `again`: there are many steps."""
     batch = graph.values[node.inputs[0]].shape[1]
     rows, columns = matrix.shape
-    attrs: Mapping[str, Any] = {"weight": "weight", "bias": None, "activation": None, "slope": None}
+    attrs: Mapping[str, Any] = {
+        "weight": "weight", "bias": None, "activation": None, "slope": None, "again": again,
+        "held": node.attrs.get("held"),
+    }  # fmt: skip
     gemm = Node("gemm", node.name, ("x",), ("y",), attrs)
     values = {"x": Value("x", (batch, columns)), "y": Value("y", (batch, rows))}
     return gemm, Graph(node.name, ("x",), ("y",), (gemm,), values, {"weight": matrix})

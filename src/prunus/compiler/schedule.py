@@ -62,12 +62,13 @@ def schedule_text(program: Program, threads: int) -> str:
     """The schedule of a program's layers."""
     layers = CommentedMap()
     for op in program.ops:
-        if "choice" not in op.attrs:
-            continue
-        said = {key: value for key, value in op.attrs["choice"].items() if value != DEFAULTS.get(key)}
-        layers[op.name] = CommentedMap(said)
-        comment = f"{op.attrs['scheme']}, sparsity {op.attrs['sparsity']:.4f}; {op.attrs['reason']}"
-        layers.yaml_set_comment_before_after_key(op.name, before=comment, indent=2)
+        for attrs in (op.attrs, op.attrs.get("over_time", {})):
+            if "choice" not in attrs:
+                continue
+            name = op.name if attrs is op.attrs else attrs["encoding"]
+            layers[name] = CommentedMap({k: v for k, v in attrs["choice"].items() if v != DEFAULTS.get(k)})
+            comment = f"{attrs['scheme']}, sparsity {attrs['sparsity']:.4f}; {attrs['reason']}"
+            layers.yaml_set_comment_before_after_key(name, before=comment, indent=2)
     document = CommentedMap({"version": VERSION, "target": program.target, "threads": threads, "layers": layers})
     if program.chains:
         names = [op.name for op in program.ops]
@@ -183,7 +184,8 @@ def refusal(choice: Choice, shape: LayerShape, isa: Isa) -> str | None:
         return _spans_refusal(shape)
     if not shape.vectors and (choice.encoding != "rows" or choice.chunk):
         return "a layer of single vectors takes whole rows: encoding rows, no chunk"
-    heights = dict.fromkeys(isa.gemv_heights(shape.pack), 1) if not shape.vectors else dict(isa.tiles)
+    pack = shape.pack if shape.value_bytes == 4 else 0
+    heights = dict.fromkeys(isa.gemv_heights(pack), 1) if not shape.vectors else dict(isa.tiles)
     if 1 not in choice.heights:
         return f"heights {list(choice.heights)}, expected 1 among them, for what is left over"
     for height in choice.heights:

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunus.compiler.choice import Choice, encode
+from prunus.compiler.held import Held, hold
 from prunus.compiler.packing import Packed, epilogue, packed_weights
-from prunus.compiler.recurrent import as_product, stacked
+from prunus.compiler.recurrent import apart, as_product, over_time, stacked
 from prunus.graph.ir import Activation, Format, Graph, Node, Value
 from prunus.kernels.isa import Isa
 from prunus.runtime.program import Op, Program, Tensor
@@ -23,17 +24,21 @@ Floats = NDArray[np.float32]
 @dataclass(frozen=True)
 class Layer:
     """A node with weights: its matrix [m, k / groups], filters x (channel, kh, kw). `packed`: the same in words, where
-    its input's channels are packed. `pieces`: the matrices that were pruned, where `matrix` is made of several."""
+    its input's channels are packed. `pieces`: the matrices that were pruned, where `matrix` is made of several. `held`:
+    how single vectors of inputs have their weights, where not as float32."""
 
     node: Node
     matrix: Floats
     groups: int
     packed: Packed | None = None
     pieces: tuple[Floats, ...] = ()
+    held: Held | None = None
 
     @property
     def encoded(self) -> NDArray[Any]:
         """The matrix that is encoded."""
+        if self.held is not None:
+            return self.held.encodable(self.matrix)
         return self.matrix if self.packed is None else self.packed.matrix
 
 
@@ -99,8 +104,8 @@ def _tensor(value: Value) -> Tensor:
 def layer_of(node: Node, graph: Graph, isa: Isa) -> Layer:
     """The matrix of a conv or gemm node."""
     weight = graph.constants[node.attrs["weight"]]
-    packed = packed_weights(node, graph, isa)
-    return Layer(node, weight.reshape(len(weight), -1), int(node.attrs.get("group", 1)), packed)
+    packed, matrix = packed_weights(node, graph, isa), weight.reshape(len(weight), -1)
+    return Layer(node, matrix, int(node.attrs.get("group", 1)), packed, held=hold(node.attrs.get("held"), matrix))
 
 
 def _layer_attrs(layer: Layer, decision: Decision, constants: dict[str, NDArray[Any]]) -> dict[str, Any]:
@@ -113,7 +118,7 @@ def _layer_attrs(layer: Layer, decision: Decision, constants: dict[str, NDArray[
     elif choice.encoding in ("channels", "depthwise"):
         constants[f"{prefix}.values"] = layer.encoded
     elif choice.encoding == "spans":
-        spans = encode_spans(layer.matrix, choice.section)
+        spans = encode_spans(layer.encoded, choice.section)
         constants.update({f"{prefix}.{name}": array for name, array in spans.arrays().items()})
     else:
         encoding = encode(layer.encoded, layer.groups, choice)
@@ -122,6 +127,10 @@ def _layer_attrs(layer: Layer, decision: Decision, constants: dict[str, NDArray[
             encoding = replace(encoding, shape=shape, columns=packed.source[encoding.columns])
         arrays = compact(encoding)
         constants.update({f"{prefix}.{name}": array for name, array in arrays.items()})
+    if layer.held is not None:
+        constants[f"{prefix}.values"] = layer.held.values(constants[f"{prefix}.values"])
+        if layer.held.scales is not None:
+            constants[f"{prefix}.scale"] = layer.held.scales
     kept = int(np.count_nonzero(layer.matrix))
     attrs: dict[str, Any] = {
         "encoding": prefix,
@@ -139,6 +148,9 @@ def _layer_attrs(layer: Layer, decision: Decision, constants: dict[str, NDArray[
     }
     if node.op == "conv":
         attrs["kernel"] = layer.node.attrs["kernel"]
+    if layer.held is not None:
+        attrs["kernel_name"] = f"{layer.held.form} weights, {attrs['kernel_name']}"
+        attrs["scale"] = f"{prefix}.scale" if layer.held.scales is not None else None
     return attrs
 
 
@@ -151,15 +163,27 @@ def _kernel_name(node: Node, choice: Choice) -> str:
 def _recurrent_attrs(
     node: Node, graph: Graph, isa: Isa, decide: Decide, constants: dict[str, NDArray[Any]]
 ) -> dict[str, Any]:
-    """Attributes of a recurrent layer: those of its step's product, and of a second one under "second", which is
-    computed the same way."""
+    """Attributes of a recurrent layer: those of its step's product, of a second one under "second", which is computed
+    the same way, and under "over_time" of the input's part where that is a product by itself."""
     made = stacked(node, graph)
-    product, alone = as_product(node, graph, made.matrix)
-    pieces = (graph.constants[node.attrs["recurrence"]], graph.constants[node.attrs["weight"]])
-    layer = replace(layer_of(product, alone, isa), pieces=pieces)
+    parts = apart(node, graph, made)
+    product, alone = as_product(
+        node, graph, made.matrix if parts is None else parts.recurrence, again=parts is not None
+    )
+    weight, recurrence = (graph.constants[node.attrs[key]] for key in ("weight", "recurrence"))
+    held = hold(node.attrs.get("held"), made.matrix)  # alike whatever the number of steps
+    layer = replace(layer_of(product, alone, isa), pieces=(recurrence, weight), held=held)
     decision = decide(layer, alone)
     attrs = _layer_attrs(layer, decision, constants)
     kept = attrs["kept"]
+    if parts is not None:
+        product, alone = over_time(node, graph, parts)
+        layer = replace(layer_of(product, alone, isa), pieces=(weight,))
+        if held is not None:
+            layer = replace(layer, matrix=held.of_rows(len(weight)).rounded(weight))
+        attrs["over_time"] = _layer_attrs(layer, decide(layer, alone), constants) | {"block": parts.block}
+        attrs["kernel_name"] += f"; over time: {attrs['over_time']['kernel_name']}"
+        kept += attrs["over_time"]["kept"]
     if made.second is not None:
         other, alone = as_product(replace(node, name=f"{node.name}.candidate"), graph, made.second)
         attrs["second"] = _layer_attrs(layer_of(other, alone, isa), decision, constants)
@@ -174,7 +198,10 @@ def _recurrent_attrs(
         if attrs[key] is not None:
             constants[attrs[key]] = graph.constants[attrs[key]]
     attrs["activations"] = [[act.kind, act.params] for act in node.attrs["activations"]]
-    return attrs | {"input_start": made.input_start, "kept": kept, "sparsity": 1 - kept / max(made.size, 1)}
+    return attrs | {
+        "input_start": made.input_start, "joined": made.matrix.shape[1], "kept": kept,
+        "sparsity": 1 - kept / max(made.size, 1),
+    }  # fmt: skip
 
 
 def spell_out(graph: Graph) -> Graph:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from prunus.compiler.choice import Choice, LayerShape, Zeros, candidates, examine
 from prunus.compiler.latency import Latencies, as_json
 from prunus.compiler.neighbours import neighbours
-from prunus.compiler.recurrent import as_product, stacked
+from prunus.compiler.recurrent import apart, as_product, over_time, stacked
 from prunus.compiler.schedule import refusal
 from prunus.compiler.translate import Decision, Layer, layer_of, spell_out, translate
 from prunus.compiler.watch import Tuning
@@ -209,19 +209,31 @@ def layer_shape(layer: Layer, graph: Graph, isa: Isa, threads: int) -> LayerShap
     m, k = layer.matrix.shape
     window = vectors > 0 and window_applies(layer)
     return LayerShape(
-        m, k * layer.groups, layer.groups, vectors, threads, tile_vectors, window=window, flat=layer.node.op == "gemm"
-    )
+        m, k * layer.groups, layer.groups, vectors, threads, tile_vectors, window=window, flat=layer.node.op == "gemm",
+        again=bool(layer.node.attrs.get("again")), value_bytes=4 if layer.held is None else layer.held.n_bytes,
+    )  # fmt: skip
 
 
 def layer_shapes(graph: Graph, isa: Isa, threads: int) -> dict[str, LayerShape]:
     """The sizes of all layers by name."""
     graph = spell_out(graph)
-    found = {}
-    for node in graph.nodes:
-        if node.op in LAYERS:
-            own = as_product(node, graph, stacked(node, graph).matrix) if node.op == "recurrent" else (node, graph)
-            found[node.name] = layer_shape(layer_of(own[0], own[1], isa), own[1], isa, threads)
-    return found
+    return {
+        product.name: layer_shape(layer_of(product, own, isa), own, isa, threads)
+        for node in graph.nodes
+        if node.op in LAYERS
+        for product, own in products(node, graph)
+    }
+
+
+def products(node: Node, graph: Graph) -> list[tuple[Node, Graph]]:
+    """What is tuned of a layer: itself, or the products of a recurrent one."""
+    if node.op != "recurrent":
+        return [(node, graph)]
+    made = stacked(node, graph)
+    parts = apart(node, graph, made)
+    if parts is None:
+        return [as_product(node, graph, made.matrix)]
+    return [as_product(node, graph, parts.recurrence, again=True), over_time(node, graph, parts)]
 
 
 def window_applies(layer: Layer) -> bool:

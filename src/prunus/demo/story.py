@@ -2,7 +2,6 @@
 
 import json
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,39 +20,37 @@ from prunus.benchmark.timing import Ratio
 from prunus.compiler.compile import compile
 from prunus.demo.data import Images, load_images
 from prunus.demo.picture import block_text, png_bytes
-from prunus.demo.train import Masks, Schedule, export, make_network, train
-from prunus.errors import OutputError, PrunusError
+from prunus.demo.train import EXAMPLE, Schedule, make_network, recipe, steps_per_epoch, train
+from prunus.errors import DisagreementError, OutputError
 from prunus.runtime.atomic import write_atomically
 from prunus.runtime.session import Session, check_threads
-from prunus.sparsity.scheme import parse
+from prunus.training.export import export_onnx
+from prunus.training.pruner import Pruner
+from prunus.training.recipe import Recipe
 
 Progress = Callable[[str], None]
 
 
-@final
-class DisagreementError(PrunusError):
-    """The engines' outputs differ: the answer of the demo is no."""
-
-
 DENSE = Schedule(5, 3e-3)
-SPARSE = Schedule(6, 2e-3, (0.7, 0.9, 0.9, 0.9, 0.9, 0.9))
+RECIPE = recipe("bcr:8x64", 2, 4)
+SPARSE_RATE = 2e-3
 
 
 @final
 @dataclass(frozen=True)
 class Plan:
-    """How long to train, what to prune to, how long to time each model in each engine."""
+    """How long to train, the recipe and its learning rate, how long to time each model in each engine."""
 
     dense: Schedule = DENSE
-    sparse: Schedule = SPARSE
-    scheme: str = "bcr:8x64"
+    recipe: Recipe = RECIPE
+    rate: float = SPARSE_RATE
     n_images: int | None = None  # of the training set; None: all
     time_s: float = 3.0
 
     @classmethod
     def quick(cls) -> Self:
         """All steps, hardly any training: for tests."""
-        return cls(Schedule(1, 3e-3), Schedule(1, 2e-3, (0.9,)), n_images=256, time_s=0.2)
+        return cls(Schedule(1, 3e-3), recipe("bcr:8x64", 0, 1), n_images=256, time_s=0.2)
 
 
 @final
@@ -129,12 +126,18 @@ def run_demo(
         cut = plan.n_images
         images = replace(images, train_x=images.train_x[:cut], train_y=images.train_y[:cut])
     network = make_network()
-    scheme = parse(plan.scheme)
-    train(network, images, plan.dense, None, _within("training dense", progress))
-    dense = _finish("dense", network, folder, images, {}, n_threads, cc, progress)
-    masks = train(network, images, plan.sparse, scheme, _within("pruned, retraining", progress), seed=1)
-    sparse = _finish("sparse", network, folder, images, masks, n_threads, cc, progress)
+    train(network, images, plan.dense, progress=_within("training dense", progress))
+    export_onnx(network, folder / "dense.onnx", EXAMPLE)
+    dense = _finish("dense", network, folder, images, 0.0, n_threads, cc, progress)
+    pruner = Pruner(network, plan.recipe, EXAMPLE, steps_per_epoch(images))
+    schedule = Schedule(pruner.epochs, plan.rate)
+    train(network, images, schedule, pruner, _within("pruned, retraining", progress), seed=1)
+    report = pruner.finalize()
+    pruner.export(folder / "sparse.onnx")
+    sparse = _finish("sparse", network, folder, images, report.sparsity, n_threads, cc, progress)
+    masks = pruner.masks
     layer = max(masks, key=lambda name: masks[name].size if masks[name].ndim == 4 else 0)
+    scheme = next(found.scheme for found in report.layers if found.scheme)
     block = (scheme.block[0], scheme.block[1]) if len(scheme.block) == 2 else None
     write_atomically(folder / "mask.png", png_bytes(masks[layer], block))
     result = benchmark(
@@ -148,7 +151,7 @@ def run_demo(
     worst = max(_against_onnxruntime(model, images, n_threads) for model in (dense, sparse))
     seconds = time.perf_counter() - start
     story = Story(
-        images.name, plan.scheme, n_threads, rows, worst, seconds, layer,
+        images.name, str(scheme), n_threads, rows, worst, seconds, layer,
         block_text(masks[layer]), tuple(_summary(rows, images, worst, n_threads)),
     )  # fmt: skip
     write_atomically(folder / "demo.json", (json.dumps(asdict(story), indent=2) + "\n").encode())
@@ -160,28 +163,21 @@ def _finish(
     network: nn.Sequential,
     folder: Path,
     images: Images,
-    masks: Masks,
+    sparsity: float,
     threads: int,
     cc: str | None,
     progress: Progress,
 ) -> _Model:
-    """Export, compile, save and run one model."""
+    """Compile, save and run one model."""
     progress(f"compiling the {name} network")
     path = folder / f"{name}.onnx"
-    beside = folder / f".{name}.onnx"
-    with warnings.catch_warnings():  # the exporter speaks of its own future
-        warnings.simplefilter("ignore")
-        export(network, str(beside))
-    write_atomically(path, beside.read_bytes())
-    beside.unlink()
     session = compile(path, threads=threads, cc=cc)
     session.save(path.with_suffix(".prunus"))
     outputs = np.concatenate([session.run(None, {"x": x})[0] for x in _batches(images.test_x)])
     with torch.no_grad():
         expected = network(torch.from_numpy(images.test_x)).argmax(1).numpy()
-    n_kept, n = sum(int(m.sum()) for m in masks.values()), sum(m.size for m in masks.values())
     accuracy = float((expected == images.test_y).mean())
-    return _Model(name, path, 1 - n_kept / n if n else 0.0, accuracy, session, outputs)
+    return _Model(name, path, sparsity, accuracy, session, outputs)
 
 
 def _batches(x: NDArray[np.float32], size: int = 100) -> list[NDArray[np.float32]]:

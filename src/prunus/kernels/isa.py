@@ -36,7 +36,7 @@ class Isa:
 
     def gemv_heights(self, pack: int = 1) -> tuple[int, ...]:
         """Heights of row groups where the lanes are rows: 4, 2 and 1 vectors, half of one (float32, where that is 4
-        rows or more), and single rows."""
+        rows or more), and single rows. `pack` 0: weights are held in fewer bits."""
         half = (self.lanes // 2,) if pack == 1 and self.lanes >= 8 else ()
         return (4 * self.lanes, 2 * self.lanes, self.lanes, *half, 1)
 

@@ -19,6 +19,8 @@ PACKS = {
     2: ("bf16", "PRUNUS_PAIRS", "PRUNUS_GEMV_PACKED(PAIRS, {u}, vf, dot_pairs, {name})"),
     4: ("u8", "PRUNUS_QUADS", "PRUNUS_GEMV_PACKED(QUADS, {u}, vi, dot_quads, {name})"),
 }
+# bytes per weight -> its C type and what loads a vector of them, where what flows stays float32
+HELD = {2: ("uint16_t", "load_bf16"), 1: ("int8_t", "load_int8")}
 
 
 def sources(isa: Isa) -> dict[str, str]:
@@ -52,6 +54,11 @@ def table(isa: Isa) -> str:
     if (half := isa.lanes // 2) in isa.gemv_heights():
         lines.append("PRUNUS_GEMV_HALF(prunus_f32_gemv_half)")
         gemvs.append(f"  [1][{half}] = prunus_f32_gemv_half,")
+    held = []
+    for n_bytes, (of, loads) in HELD.items():
+        lines += [f"PRUNUS_GEMV_HELD({of}, {loads}, {u}, prunus_held_{n_bytes}_gemv_{u})" for u in heights]
+        held += [f"  [{n_bytes}][{u * isa.lanes}] = prunus_held_{n_bytes}_gemv_{u}," for u in heights]
+        held.append(f"  [{n_bytes}][1] = prunus_held_{n_bytes}_gemv_row,")
     tallest = APART_HEIGHT + max(r for r, _ in apart)
     widest = max(v for some in (*tiles.values(), apart) for _, v in some)
     packs = max(PACKS) + 1
@@ -59,4 +66,6 @@ def table(isa: Isa) -> str:
     lines += [*groups, "};"]
     lines.append(f"static prunus_group_kernel *const prunus_gemv_kernels[{packs}][{isa.gemv_heights()[0] + 1}] = {{")
     lines += [*gemvs, "};"]
+    size = f"[{max(HELD) + 1}][{isa.gemv_heights()[0] + 1}]"
+    lines += [f"static prunus_group_kernel *const prunus_gemv_held_kernels{size} = {{", *held, "};"]
     return "\n".join(lines) + "\n"

@@ -55,8 +55,8 @@ def estimated_table(network: Network) -> Table:
     def estimate(site: Site, scheme: Scheme | None, sparsity: float) -> float:
         total = 0.0
         for node in site.nodes:
-            layer, graph, steps = masked(node, network.graph, scheme, sparsity, tuner)
-            total += steps * layer_s(layer, graph, tuner)
+            for layer, graph, times in masked(node, network.graph, scheme, sparsity, tuner):
+                total += times * layer_s(layer, graph, tuner)
         return 1e3 * total
 
     return Table(estimate, measured=False)

@@ -14,9 +14,8 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from prunus.compiler.recurrent import as_product, stacked
 from prunus.compiler.translate import Layer, layer_of
-from prunus.compiler.tune import Tuner
+from prunus.compiler.tune import Tuner, products
 from prunus.graph.ir import Graph, Node
 from prunus.mapping.keep import Entry, Kept
 from prunus.mapping.network import Network, Site
@@ -113,21 +112,28 @@ def can_take(site: Site, scheme: Scheme) -> bool:
 
 def measured_ms(node: Node, graph: Graph, scheme: Scheme | None, sparsity: float, tuner: Tuner) -> float:
     """Milliseconds of a node alone under random zeros; of a recurrent one, of all its steps' products."""
-    layer, around, steps = masked(node, graph, scheme, sparsity, tuner)
-    return tuner.time_ms(layer, around) * steps
+    return sum(tuner.time_ms(layer, own) * times for layer, own, times in masked(node, graph, scheme, sparsity, tuner))
 
 
-def masked(node: Node, graph: Graph, scheme: Scheme | None, sparsity: float, tuner: Tuner) -> tuple[Layer, Graph, int]:
-    """The layer with random weights and zeros, its graph, and how often it is computed."""
+def masked(
+    node: Node, graph: Graph, scheme: Scheme | None, sparsity: float, tuner: Tuner
+) -> list[tuple[Layer, Graph, int]]:
+    """The layer with random weights and zeros, its graph, and how often it is computed; of a recurrent one its
+    products."""
     names = ("weight", "recurrence") if node.op == "recurrent" else ("weight",)
     constants = dict(graph.constants)
     for name in (node.attrs[key] for key in names):
         constants[name] = _virtual(graph.constants[name], scheme, sparsity)
     graph = replace(graph, constants=constants)
-    if node.op != "recurrent":
-        return layer_of(node, graph, tuner.isa), graph, 1
-    product, alone = as_product(node, graph, stacked(node, graph).matrix)
-    return layer_of(product, alone, tuner.isa), alone, graph.values[node.inputs[0]].shape[0]
+    shape = graph.values[node.inputs[0]].shape
+    made = []
+    for product, own in products(node, graph):
+        times = 1
+        if node.op == "recurrent":  # once per step, or of many steps and sequences as pixels
+            pixels = own.values["x"].shape[3] if product.op == "conv" else shape[1]
+            times = -(-shape[0] * shape[1] // pixels)
+        made.append((layer_of(product, own, tuner.isa), own, times))
+    return made
 
 
 def _virtual(weight: Floats, scheme: Scheme | None, sparsity: float) -> Floats:

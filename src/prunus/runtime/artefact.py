@@ -20,10 +20,10 @@ from prunus.runtime.cpu import TARGETS, describe
 from prunus.runtime.lower.ops import LOWERINGS
 from prunus.runtime.native import allocate
 from prunus.runtime.plan import constant_offsets
-from prunus.runtime.program import Chain, Op, Program, Tensor
+from prunus.runtime.program import Chain, Op, Program, Steps, Tensor
 
 MAGIC = b"PRUNUS\r\n"
-SCHEMA = 5
+SCHEMA = 6
 ALIGNMENT = 64  # bytes
 _CHUNK = 1 << 20  # bytes read and hashed at a time
 _HEAD = struct.Struct("<8sIIQ32s")  # magic, schema, 0, header bytes, sha256 of the header and all that follows it
@@ -61,6 +61,7 @@ def save(path: Path, program: Program, code: bytes) -> None:
         "tensors": {name: asdict(tensor) for name, tensor in program.tensors.items()},
         "ops": [[op.kind, op.name, op.inputs, op.outputs, dict(op.attrs)] for op in program.ops],
         "chains": [asdict(chain) for chain in program.chains],
+        "steps": None if program.steps is None else asdict(program.steps),
         "code_bytes": len(code),
         "constants": {
             name: [str(array.dtype), list(array.shape), start + offsets[name] * 4]
@@ -160,6 +161,7 @@ def _parse(
         tuple(Op(k, n, tuple(i), tuple(o), a) for k, n, i, o, a in header["ops"]),
         constants,
         tuple(Chain(**chain) for chain in header["chains"]),
+        None if header["steps"] is None else Steps(**header["steps"]),
     )
     _check(program)
     return program, code, space
@@ -170,6 +172,12 @@ def _check(program: Program) -> None:
     for op in program.ops:
         if op.kind != "onnxruntime" and op.kind not in LOWERINGS:
             raise ValueError(f"{op.name}: no operator {op.kind}")
+    if (steps := program.steps) is not None and (
+        not steps.inputs
+        or any(len(by) != len(program.tensors[name].shape) for name, by in steps.tensors.items())
+        or any(not 0 <= axis < len(program.tensors[name].shape) for name, axis in steps.inputs.items())
+    ):
+        raise ValueError("steps of axes that tensors don't have")
     named = {*program.inputs, *program.outputs, *(n for op in program.ops for n in (*op.inputs, *op.outputs))}
     if unknown := sorted(named - set(program.tensors)):
         raise ValueError(f"no tensor {unknown[0]}")

@@ -3,7 +3,7 @@
 Operators are those of the graph with their weights encoded; every attribute is plain JSON, constants are named.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,8 +58,21 @@ class Chain:
 
 
 @dataclass(frozen=True)
+class Steps:
+    """What grows with the number of steps of sequences, from `planned` on: by axis of tensors and by number in
+    attributes of operators, how much per step. `inputs`: which axis of each counts them; `least`: the fewest."""
+
+    planned: int
+    least: int
+    inputs: Mapping[str, int]
+    tensors: Mapping[str, Sequence[int]]
+    attrs: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
 class Program:
-    """A network for a target. `batch`: the leading dimension of all tensors scales with the batch size."""
+    """A network for a target. `batch`: the leading dimension of all tensors scales with the batch size. `steps`: how it
+    is at another number of them, where that is known."""
 
     name: str
     target: str
@@ -71,6 +84,7 @@ class Program:
     ops: tuple[Op, ...]
     constants: Mapping[str, NDArray[Any]]
     chains: tuple[Chain, ...] = ()
+    steps: Steps | None = None
 
     @property
     def streaming(self) -> bool:

@@ -16,7 +16,7 @@ RANK: Final = 6  # axes of a strided record
 
 _AXES = tuple(range(RANK))
 _SIZES = tuple(f"size{i}" for i in _AXES)
-_ONES = frozenset((*_SIZES, *(f"reduced{i}" for i in _AXES), "pack"))
+_DEFAULTS = dict.fromkeys((*_SIZES, *(f"reduced{i}" for i in _AXES), "pack"), 1) | {"value_bytes": 4}
 _OUT = tuple(f"out_stride{i}" for i in _AXES)
 _IN = tuple(f"in_stride{i}" for i in _AXES)
 _OTHER = tuple(f"other_stride{i}" for i in _AXES)
@@ -43,10 +43,11 @@ RECORDS: Final[dict[str, tuple[str, ...]]] = {
         *_PACKED, "out_real", "ahead_planes", "ahead_plane", "ahead",
     ),
     # row groups with the rows as lanes, one vector of inputs per image; see kernels/c/gemv.h. `narrow`: offsets are
-    # uint16, two in an integer of the table
+    # uint16, two in an integer of the table; `backwards`: the last section first, so that what a near cache holds of
+    # the weights is read before it is gone
     "gemv": (
         "images", "x", "x_batch", "out", "out_batch", "row_stride", "residual", "residual_batch", *_GROUPS,
-        *_EPILOGUE, *_PACKED, "out_real", "narrow",
+        *_EPILOGUE, *_PACKED, "out_real", "narrow", "backwards", "value_bytes",
     ),
     # 3x3 at stride 1 by tiles of 2x2 pixels; `ready` is what "winograd_input" made; see kernels/c/winograd.h
     "winograd": (
@@ -116,10 +117,11 @@ RECORDS: Final[dict[str, tuple[str, ...]]] = {
         "out", "x", "images", "planes", "out_batch", "out_plane", "out_pitch", "x_batch", "x_plane", "oh", "ow",
         "y0", "y1", "wy", "x0", "x1", "wx", "blend",
     ),
-    # products with single vectors without row groups; see kernels/c/spans.h
+    # products with single vectors without row groups; see kernels/c/spans.h. `value_bytes`: 4 float32, 2 bfloat16, 1
+    # steps of a row's `scale`, in "gemv" too; what flows stays float32
     "spans": (
         "images", "x", "x_batch", "out", "out_batch", "residual", "residual_batch", "entries", "values", "places",
-        "sections", "n_sections", "rows", *_EPILOGUE,
+        "sections", "n_sections", "rows", *_EPILOGUE, "backwards", "value_bytes", "scale",
     ),
     # a recurrent layer's step: sums of its gates [images][gates of h] to the new state, in place, and the output; see
     # kernels/c/cell.h. `lengths`: int32 per image, of which `step` is computed; `last`: no step comes after
@@ -162,11 +164,11 @@ def float_bits(value: float) -> int:
 
 
 def record(kind: str, **fields: int) -> list[int]:
-    """A record: kind, length, then every field in order. Fields not given are 0; sizes and `pack` not given are 1."""
+    """A record: kind, length, then every field in order. Fields not given are as in _DEFAULTS, or 0."""
     names = RECORDS[kind]
     unknown = set(fields) - set(names)
     assert not unknown, f"{kind} has no fields {sorted(unknown)}"
-    values = [int(fields.get(name, 1 if name in _ONES else 0)) for name in names]
+    values = [int(fields.get(name, _DEFAULTS.get(name, 0))) for name in names]
     return [KINDS[kind], len(names) + 2, *values]
 
 

@@ -4,9 +4,10 @@ Source: Williams, Waterman and Patterson, "Roofline" (CACM 52, 2009); here with 
 the bytes that a layer must move: weights as encoded, what it reads and what it makes, each once.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -56,12 +57,27 @@ def machine(library: Library) -> Machine:
 
 def weight_bytes(program: Program, op: Op) -> int:
     """Bytes of a layer's weights and indices, as encoded."""
-    prefix = op.attrs.get("encoding")
-    return (
-        0
-        if prefix is None
-        else sum(program.constants[name].nbytes for name in program.constants if name.rpartition(".")[0] == prefix)
+    return sum(_encoded_bytes(program, op.attrs.get(key, {})) for key in ("second", "over_time")) + _encoded_bytes(
+        program, op.attrs
     )
+
+
+def _encoded_bytes(program: Program, attrs: Mapping[str, Any]) -> int:
+    prefix = attrs.get("encoding")
+    return sum(array.nbytes for name, array in program.constants.items() if name.rpartition(".")[0] == prefix)
+
+
+def weights_read(program: Program, op: Op, all_weights: int) -> list[tuple[int, int]]:
+    """Bytes of weights that a run reads, with how many have been read since they were last: those of the whole network,
+    or of a recurrent layer's step, which are read at each."""
+    whole = weight_bytes(program, op)
+    t = program.tensors[op.inputs[0]].shape[0] if op.kind == "recurrent" else 1
+    if t == 1:
+        return [(whole, all_weights)]
+    over_time = op.attrs.get("over_time", {})
+    rest = _encoded_bytes(program, over_time)
+    blocks = -(-t // over_time["block"]) if over_time else 0
+    return [((whole - rest) * t, whole - rest), (rest * blocks, all_weights)]
 
 
 def activation_bytes(program: Program, op: Op, batch: int) -> int:
@@ -75,13 +91,14 @@ def roofline(
     """The least time of a layer of so many operations (kept weights only).
 
     Weights come from the level that holds those of the whole network, `all_weights` bytes: all are read in each run;
-    what flows comes from the level that holds it. Arithmetic and caches count once per thread, memory once.
+    those of a step from the level that holds them, at each; what flows comes from the level that holds it.
+    Arithmetic and caches count once per thread, memory once.
     """
     pack = program.tensors[op.inputs[0]].pack
     compute = flops / (limits.operations[pack] * threads)
     moved = 0.0
     flowing = activation_bytes(program, op, batch)
-    for n_bytes, held in ((weight_bytes(program, op), all_weights), (flowing, flowing)):
+    for n_bytes, held in (*weights_read(program, op, all_weights), (flowing, flowing)):
         speed = limits.bandwidth(held)
         moved += n_bytes / (speed if speed == limits.levels[-1][1] else speed * threads)
     seconds = max(compute, moved)

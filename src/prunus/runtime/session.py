@@ -2,8 +2,9 @@
 
 import math
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -15,9 +16,10 @@ from prunus.runtime import artefact
 from prunus.runtime.cpu import physical_cores
 from prunus.runtime.native import Bound, open_library
 from prunus.runtime.plan import Plan, make_plan
-from prunus.runtime.program import Op, Program, Shape, outside_tensors
+from prunus.runtime.program import Op, Program, Shape, Steps, outside_tensors
 from prunus.runtime.report import ExplainRow, ProfileRow, explain_rows, profile_rows
 from prunus.runtime.roofline import machine
+from prunus.runtime.steps import with_steps
 from prunus.runtime.streams import MOST, Stream, Turns, check_streams
 
 TYPES = {
@@ -51,6 +53,7 @@ class Session:
         threads: int | None = None,
         replan: "Any" = None,
         streams: int = 1,
+        find_steps: Callable[[], Steps | None] = lambda: None,
     ) -> None:
         self.program, self.code, self.constants = program, code, constants
         self.streams = check_streams(streams)
@@ -60,7 +63,8 @@ class Session:
         self._turns = Turns(self._all)
         self._lock = threading.Lock()
         self._plan: Plan | None = None  # the one made last
-        self._replan = replan  # shapes -> Session, where the model is at hand
+        self._replan = replan  # shapes -> Session, where the model is at hand, or how it grows is known
+        self._find_steps = find_steps  # how it grows, for who loads it without the model
         self._resized: dict[tuple[Shape, ...], Session] = {}
         self._carrier = self  # has the states of the run before, where they are kept
         partitions = [op for op in program.ops if op.kind == "onnxruntime"]
@@ -100,10 +104,15 @@ class Session:
 
     def profile(self, feeds: Mapping[str, NDArray[Any]], rounds: int = 20) -> list[ProfileRow]:
         """Time per node: rows of node, op, kernel, scheme, sparsity, ms (mean of `rounds`), gflops, of_peak, roofline,
-        bound; see `ProfileRow`. `gflops` counts kept weights only.
+        bound; see `ProfileRow`. `gflops` counts kept weights only. A streaming session goes on as if it had not been
+        profiled.
 
         Raises FeedError: as `run`.
         """
+        with self._states_kept():
+            return self._profile(feeds, rounds)
+
+    def _profile(self, feeds: Mapping[str, NDArray[Any]], rounds: int) -> list[ProfileRow]:
         arrays = check_feeds(self.program, feeds)
         batch = self._batch(arrays)
         if batch is None:
@@ -124,7 +133,8 @@ class Session:
 
         Raises OutputError: it can't be written; nothing half-written stays.
         """
-        artefact.save(Path(path), self.program, self.code)
+        program = self.program if self.program.steps else replace(self.program, steps=self._find_steps())
+        artefact.save(Path(path), program, self.code)
 
     def memory(self) -> dict[str, int]:
         """Bytes held: weights and code of the artefact, and the arenas of all streams that ran, each for the batch size
@@ -189,6 +199,24 @@ class Session:
             n = target.plan.states
             target.arena[:n] = source.arena[:n]
         self._carrier = self
+
+    @contextmanager
+    def _states_kept(self) -> Iterator[None]:
+        """States that are kept from run to run are afterwards what they were."""
+        if not self.program.streaming:
+            yield
+            return
+        carrier = self._carrier
+        stream = carrier._all[0]
+        states = None if stream.bound is None else stream.bound.arena[: stream.bound.plan.states].copy()
+        try:
+            yield
+        finally:
+            self._carrier = carrier
+            if stream.bound is not None and states is not None:
+                stream.bound.arena[: len(states)] = states
+            else:
+                stream.restart(carrier.program)
 
     def _plan_for(self, batch: int) -> Plan:
         """The plan for a batch size, which streams share."""
@@ -343,7 +371,11 @@ def load(path: str | Path, threads: int | None = None, streams: int = 1) -> Sess
     Raises ArtefactError: truncated, altered, from another schema, or for an ISA that this CPU lacks.
     """
     program, code, constants = artefact.read(Path(path))
+
+    def replan(fed: Mapping[str, Shape]) -> Session:
+        return Session(with_steps(program, fed), code, constants, threads, replan, streams)
+
     try:
-        return Session(program, code, constants, threads, streams=streams)
+        return Session(program, code, constants, threads, replan if program.steps else None, streams)
     except ArtefactError as error:
         raise ArtefactError(f"{path}: {error}") from error

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 SPAN: Final = 128  # columns
 LANES: Final = 16  # pieces side by side
+QUAD: Final = 4  # columns of a piece that are read together
 MOST_ROWS: Final = 8  # of a piece
 MOST_COLUMNS: Final = 1 << 16  # a span's first column is two bytes
 MOST_SECTION: Final = (1 << 16) - LANES  # rows of a section: so is a row in it
@@ -33,9 +34,9 @@ class Spans:
     section begins in entries and values; sections: int32[sections + 1], their first rows.
 
     entries, of each span of a section that keeps anything: first column and number of groups; per group its height
-    (rows of a piece), its columns, the rows [height][16] in the section, all of 2 bytes, and the columns [column][16]
-    of one. values of a group are [column][height][16]. A lane without a piece has the number of the section's rows for
-    a row; one with fewer columns has zeros.
+    (rows of a piece), its columns, the rows [height][16] in the section, all of 2 bytes, and the columns
+    [quad of columns][16][4] of one, zeros behind the last. values of a group are [column][height][16]. A lane
+    without a piece has the number of the section's rows for a row; one with fewer columns has zeros.
     """
 
     entries: Bytes
@@ -49,18 +50,19 @@ class Spans:
 
 
 def encode_spans(matrix: Floats, section_values: int) -> Spans:
-    """A section closes at `section_values` values, at a multiple of 16 rows."""
+    """A section closes at `section_values` values, at a multiple of as many rows as fill the lanes with pieces."""
     m, k = matrix.shape
     padded = np.zeros((-(-m // LANES) * LANES, -(-k // SPAN) * SPAN), np.float32)
     padded[:m, :k] = matrix
-    starts = _cut(np.count_nonzero(padded.reshape(-1, LANES * padded.shape[1]), axis=1), section_values)
+    counts = np.count_nonzero(padded.reshape(-1, LANES * padded.shape[1]), axis=1)
+    starts = _cut(counts, section_values, _filling(padded != 0))
     entries, values, places = _Stream(np.uint8), _Stream(np.float32), [(0, 0)]
     for first, last in pairwise(starts):
         for base in range(0, k, SPAN):
             _add_span(padded[first:last, base : base + SPAN], base, entries, values)
         places.append((entries.size, values.size))
     return Spans(  # whole vectors are read, up to a line behind the last
-        np.asarray(entries.array(LANES), np.uint8), np.asarray(values.array(LANES), np.float32),
+        np.asarray(entries.array(LANES * QUAD), np.uint8), np.asarray(values.array(LANES), np.float32),
         np.array(places, np.int32), np.array(starts, np.int32),
     )  # fmt: skip
 
@@ -91,7 +93,10 @@ def _add_span(part: Floats, base: int, entries: "_Stream", values: "_Stream") ->
         held = np.zeros((n, height, LANES), np.float32)
         held[:, :, : own.shape[1]] = part[own[None], places[:, None, : own.shape[1]]]
         held *= np.arange(n)[:, None, None] < _filled(counts[begins[group]])  # behind a piece's last are its zeros
-        entries.add(_words(height, n), lanes.astype("<u2").view(np.uint8).ravel(), places.ravel())
+        quads = np.zeros((-(-n // QUAD), QUAD, LANES), np.int64)
+        quads.reshape(-1, LANES)[:n] = places
+        rows_of = lanes.astype("<u2").view(np.uint8).ravel()
+        entries.add(_words(height, n), rows_of, quads.swapaxes(1, 2).ravel())
         values.add(held.ravel())
 
 
@@ -137,12 +142,22 @@ def _words(*values: int) -> Bytes:
     return np.array(values, "<u2").view(np.uint8)
 
 
-def _cut(counts: Sequence[int] | Ints, most: int) -> list[int]:
-    """First rows of sections, and the end: each but the last has at least `most` of the counts, one per 16 rows."""
+def _filling(mask: NDArray[np.bool_]) -> int:
+    """How many times 16 rows have 16 pieces in a span, as the first ones tell: 16 times for blocks of 16 rows."""
+    first = mask[: LANES * LANES, :SPAN]
+    rows, _ = _by_columns(first)
+    n_pieces = len(_pieces(first, rows)[0])
+    return -(-len(first) // max(n_pieces, LANES))
+
+
+def _cut(counts: Sequence[int] | Ints, most: int, unit: int) -> list[int]:
+    """First rows of sections, and the end: each but the last has at least `most` of the counts, one per 16 rows, and a
+    multiple of `unit` of them."""
     starts, held = [0], 0
     for i, count in enumerate(counts, 1):
         held += int(count)
-        if held >= most or i == len(counts) or (i + 1) * LANES - starts[-1] > MOST_SECTION:
+        full = held >= most and i % unit == 0
+        if full or i == len(counts) or (i + 1) * LANES - starts[-1] > MOST_SECTION:
             starts.append(i * LANES)
             held = 0
     return starts

@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 
 from prunus.compiler.compile import compile
+from prunus.compiler.recurrent import BLOCK_STEPS, MANY_STEPS
 from prunus.graph.evaluate import evaluate
 from prunus.graph.read import read
 from prunus.runtime.plan import make_plan
+from prunus.runtime.records import KINDS, RECORDS
 from prunus.runtime.session import Session, load
 from tests.graph.recurrent import Case
 from tests.graph.test_recurrent import cases
@@ -29,9 +31,35 @@ def check(model: onnx.ModelProto, feeds: dict[str, Any], session: Session | None
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
-@given(case=cases())
+@given(case=cases(2 * MANY_STEPS))
 def test_as_evaluated(case: Case) -> None:
-    check(*case.build())
+    model, feeds = case.build()
+    graph = read(model, fallback=False)
+    with np.errstate(all="ignore"):  # relu and the like may grow without end
+        values = evaluate(graph, feeds)
+        assume(all((np.abs(values[name]) < 100).all() for name in graph.outputs))
+    check(model, feeds)
+
+
+@pytest.mark.parametrize("op", ["GRU", "LSTM", "RNN"])
+@pytest.mark.parametrize(
+    "t, n", [(MANY_STEPS - 1, 1), (MANY_STEPS, 3), (BLOCK_STEPS + 1, 1), (2 * BLOCK_STEPS, 2), (70, 3)]
+)
+@pytest.mark.parametrize("before", [0, 1])
+def test_long_sequences(op: str, t: int, n: int, before: int) -> None:
+    """The input's part over time: blocks of steps and their ends, both directions, lengths, pruned or not, threads."""
+    if op != "GRU" and before:
+        pytest.skip("a GRU's")
+    attrs = {"linear_before_reset": before} if op == "GRU" else {}
+    lengths = (t, 0, t // 2)[:n] if n > 1 else None
+    case = Case(op, t=t, n=n, i=21, h=36, direction="bidirectional", lengths=lengths, states="given", attrs=attrs)
+    model, feeds = case.build()
+    one = check(model, feeds)
+    session = compile(model, tune="off", threads=2)
+    (first, *_) = [op for op in session.program.ops if op.kind == "recurrent"]
+    assert ("over_time" in first.attrs) == (t >= MANY_STEPS)
+    for a, b in zip(one, session.run(None, feeds), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("op", ["GRU", "LSTM", "RNN"])
@@ -60,6 +88,17 @@ def test_many_steps_plan_fast() -> None:
     plan = make_plan(program)
     assert time.perf_counter() - start < 5  # a second would be too much already, but machines may be busy
     assert plan.tables.nbytes < 1 << 16, "steps share tables"
+
+
+def test_every_other_step_goes_backwards() -> None:
+    model, _ = Case("GRU", t=10, n=1, h=64).build()
+    records, at, found = make_plan(compile(model, tune="off", threads=1).program).records, 0, []
+    while at < len(records):
+        for kind in ("gemv", "spans"):
+            if records[at] == KINDS[kind]:
+                found.append(int(records[at + 2 + RECORDS[kind].index("backwards")]))
+        at += records[at + 1]
+    assert found[::2] == [0, 1] * 5 and not any(found[1::2]), "the candidate's product goes forwards"
 
 
 def test_artefact(tmp_path: Any) -> None:

@@ -26,13 +26,6 @@ static int64_t nanoseconds(void) {
   return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
 }
 
-// Elements of one task of a record over strided axes: all but the first two.
-static int64_t elements_of(const int64_t *size) {
-  int64_t n = 1;
-  for (int axis = 2; axis < RANK; axis++) n *= size[axis];
-  return n;
-}
-
 static void run_strided(prunus_run_state *s, prunus_job *job, const int64_t *size, int64_t per_element) {
   run_job(s->pool, job, s, size[0] * size[1], elements_of(size) * per_element);
 }

@@ -3,7 +3,7 @@
 #define PRUNUS_LAYER_H
 #include "gemv.h"
 #include "run.h"
-#include "table.h"  // prunus_group_kernels[pack][height][vectors], prunus_gemv_kernels[pack][height]: written with the library
+#include "table.h"  // prunus_group_kernels[pack][height][vectors], prunus_gemv_kernels[pack][height], prunus_gemv_held_kernels[bytes][height]: written with the library
 
 // A call is height, start in the group table, number of groups. A part is a run of calls over one stretch of columns, a
 // section a run of parts that owns its rows. A task goes over its tiles once per part, so a part's weights stay in the
@@ -80,6 +80,7 @@ static void gemv_task(void *context, int64_t task, int thread) {
   (void)thread;
   const prunus_run_state *s = context;
   const int64_t *r = s->record;
+  if (r[GEMV_BACKWARDS]) task = task_backwards(s, task, r[GEMV_N_SECTIONS]);
   const int32_t *groups = (const int32_t *)at(s, r[GEMV_GROUPS]), *calls = (const int32_t *)at(s, r[GEMV_CALLS]);
   const int32_t *parts = (const int32_t *)at(s, r[GEMV_PARTS]);
   const int32_t *sections = (const int32_t *)at(s, r[GEMV_SECTIONS]) + task;
@@ -88,13 +89,20 @@ static void gemv_task(void *context, int64_t task, int thread) {
                              r[GEMV_P0], r[GEMV_P1]);
   t.plane = r[GEMV_ROW_STRIDE], t.out_real = (int32_t)r[GEMV_OUT_REAL], t.narrow = (int32_t)r[GEMV_NARROW];
   READ_PACKED(t, s, r, GEMV);
+  if (r[GEMV_PACK] == 1 && r[GEMV_VALUE_BYTES] != 1) t.scale = NULL;
+  prunus_group_kernel *const *kernels =
+      r[GEMV_VALUE_BYTES] == 4 ? prunus_gemv_kernels[r[GEMV_PACK]] : prunus_gemv_held_kernels[r[GEMV_VALUE_BYTES]];
   const float *residual = at(s, r[GEMV_RESIDUAL]);
+  if (r[GEMV_BACKWARDS] && task > 0) {
+    const int32_t *next = calls + parts[sections[-1]] * CALL_SIZE;
+    if (next < first) expect_weights(t.weights, (groups + next[CALL_START])[GROUP_WEIGHTS] * r[GEMV_VALUE_BYTES]);
+  }
   for (const int32_t *c = first; c < last; c += CALL_SIZE)
     for (int64_t image = 0; image < r[GEMV_IMAGES]; image++) {
       t.x = at(s, r[GEMV_X]) + image * r[GEMV_X_BATCH];
       t.out = at(s, r[GEMV_OUT]) + image * r[GEMV_OUT_BATCH];
       t.residual = residual ? residual + image * r[GEMV_RESIDUAL_BATCH] : NULL;
-      prunus_gemv_kernels[r[GEMV_PACK]][c[CALL_HEIGHT]](&t, groups + c[CALL_START], c[CALL_GROUPS]);
+      kernels[c[CALL_HEIGHT]](&t, groups + c[CALL_START], c[CALL_GROUPS]);
     }
 }
 

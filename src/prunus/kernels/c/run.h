@@ -37,5 +37,14 @@ INLINE void fill_words(float *p, int64_t n, int64_t pad) {
 INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 INLINE int64_t up_to_vectors(int64_t n) { return (n + VL - 1) / VL * VL; }
+// The task to do in place of `task` where each thread is to go backwards through its share (see `run_job`).
+INLINE int64_t task_backwards(const prunus_run_state *s, int64_t task, int64_t n_tasks) {
+  const int64_t threads = s->pool->threads;
+  for (int64_t t = 1, first = 0;; t++) {
+    const int64_t end = n_tasks * t / threads;
+    if (task < end) return first + end - 1 - task;
+    first = end;
+  }
+}
 INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 #endif

@@ -21,12 +21,60 @@ INLINE int walk_next(prunus_walk *w, const int64_t *size, const int64_t *const s
   return 0;
 }
 
+// Elements of one task of a record over strided axes: all but the first two.
+static int64_t elements_of(const int64_t *size) {
+  int64_t n = 1;
+  for (int axis = 2; axis < RANK; axis++) n *= size[axis];
+  return n;
+}
+
 static void fill_task(void *context, int64_t task, int thread) {
   (void)thread, (void)task;
   const prunus_run_state *s = context;
   const int64_t *r = s->record;
   float *out = at(s, r[FILL_OUT]), value = from_bits(r[FILL_VALUE]);
   for (int64_t i = 0; i < r[FILL_COUNT]; i++) out[i] = value;
+}
+
+// VL vectors of VL elements turned: in rounds, each puts elements of vectors half of them apart side by side.
+INLINE vf low_turns(vf a, vf b) {
+#if VL == 16
+  return SHUFFLE(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+#elif VL == 8
+  return SHUFFLE(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+#else
+  return SHUFFLE(a, b, 0, 4, 1, 5);
+#endif
+}
+INLINE vf high_turns(vf a, vf b) {
+#if VL == 16
+  return SHUFFLE(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+#elif VL == 8
+  return SHUFFLE(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+#else
+  return SHUFFLE(a, b, 2, 6, 3, 7);
+#endif
+}
+static void turn_tile(float *y, int64_t y_pitch, const float *x, int64_t x_pitch) {
+  vf a[VL], b[VL];
+  UNROLL for (int i = 0; i < VL; i++) a[i] = load(x + i * x_pitch);
+  UNROLL for (int round = 1; round < VL; round *= 2) {
+    UNROLL for (int i = 0; i < VL / 2; i++) b[2 * i] = low_turns(a[i], a[i + VL / 2]), b[2 * i + 1] = high_turns(a[i], a[i + VL / 2]);
+    UNROLL for (int i = 0; i < VL; i++) a[i] = b[i];
+  }
+  UNROLL for (int i = 0; i < VL; i++) store(y + i * y_pitch, a[i]);
+}
+
+// y[row][column] = x[column][row]
+static void turn(float *y, int64_t y_pitch, const float *x, int64_t x_pitch, int64_t rows, int64_t columns) {
+  const int64_t whole_rows = rows / VL * VL, whole = columns / VL * VL;
+  for (int64_t row = 0; row < whole_rows; row += VL) {
+    for (int64_t c = 0; c < whole; c += VL) turn_tile(y + row * y_pitch + c, y_pitch, x + c * x_pitch + row, x_pitch);
+    for (int64_t c = whole; c < columns; c++)
+      for (int64_t i = row; i < row + VL; i++) y[i * y_pitch + c] = x[c * x_pitch + i];
+  }
+  for (int64_t row = whole_rows; row < rows; row++)
+    for (int64_t c = 0; c < columns; c++) y[row * y_pitch + c] = x[c * x_pitch + row];
 }
 
 static void copy_task(void *context, int64_t task, int thread) {
@@ -38,6 +86,10 @@ static void copy_task(void *context, int64_t task, int thread) {
   const float *in = at(s, r[COPY_X]) + index0 * is[0] + index1 * is[1];
   const int64_t n = size[RANK - 1], oi = os[RANK - 1], ii = is[RANK - 1], *const strides[] = {os, is};
   prunus_walk w = {0};
+  if (oi == 1 && ii > 1 && is[RANK - 2] == 1 && elements_of(size) == n * size[RANK - 2]) {  // as `turn` in context.py has it
+    turn(out, os[RANK - 2], in, ii, size[RANK - 2], n);
+    return;
+  }
   do {
     float *y = out + w.offset[0];
     const float *x = in + w.offset[1];

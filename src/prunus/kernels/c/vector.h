@@ -24,6 +24,23 @@ typedef int32_t vi_any __attribute__((vector_size(VB), aligned(4), may_alias));
 #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (vi){__VA_ARGS__})
 #endif
 
+// Weights held in fewer bits than they are computed in: bfloat16, and steps of a row's scale.
+typedef uint16_t vf_bf16 __attribute__((vector_size(VB / 2), aligned(2), may_alias));
+typedef int8_t vf_int8 __attribute__((vector_size(VB / 4), aligned(1), may_alias));
+typedef uint32_t vf_bits __attribute__((vector_size(VB)));
+INLINE vf load_bf16(const uint16_t *p) { return (vf)(__builtin_convertvector(*(const vf_bf16 *)p, vf_bits) << 16); }
+INLINE vf load_int8(const int8_t *p) {
+  return __builtin_convertvector(__builtin_convertvector(*(const vf_int8 *)p, vi), vf);
+}
+INLINE float lone_f32(const float *p) { return *p; }
+INLINE float lone_bf16(const uint16_t *p) {
+  const uint32_t bits = (uint32_t)*p << 16;
+  float a;
+  memcpy(&a, &bits, 4);
+  return a;
+}
+INLINE float lone_int8(const int8_t *p) { return *p; }
+
 INLINE vf load(const float *p) { return *(const vf_any *)p; }
 INLINE void store(float *p, vf a) { *(vf_any *)p = a; }
 INLINE vi load_int(const int32_t *p) { return *(const vi_any *)p; }

@@ -166,6 +166,27 @@ def copy(draft: Draft, out: Address, out_strides: Shape, x: Address, x_strides: 
     )  # fmt: skip
 
 
+TURNED = 64  # rows of a task of `turn`
+
+
+def turn(
+    draft: Draft, out: Address, out_strides: tuple[int, int], x: Address, x_strides: tuple[int, int],
+    shape: tuple[int, int, int],
+) -> None:  # fmt: skip
+    """Emit copies of [images][columns][rows] to [images][rows][columns], rows and columns without gaps; `shape` is
+    images, rows, columns, the strides those of images and of rows, or columns."""
+    images, rows, columns = shape
+    whole = rows // TURNED * TURNED
+    for first, n, of in ((0, whole // TURNED, TURNED), (whole, 1, rows - whole)):
+        if n and of:
+            draft.emit(
+                "copy", out=out + first * out_strides[1], x=x + first, size0=n, size1=images,
+                out_stride0=of * out_strides[1], in_stride0=of, out_stride1=out_strides[0], in_stride1=x_strides[0],
+                **{f"size{RANK - 2}": of, f"out_stride{RANK - 2}": out_strides[1], f"in_stride{RANK - 2}": 1},
+                **{f"size{RANK - 1}": columns, f"out_stride{RANK - 1}": 1, f"in_stride{RANK - 1}": x_strides[1]},
+            )  # fmt: skip
+
+
 LONG_RUN = 1 << 14  # elements: long enough for one thread at a time
 
 

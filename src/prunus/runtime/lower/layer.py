@@ -327,6 +327,12 @@ def packed_fields(draft: Draft, op: Op) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def held_fields(draft: Draft, op: Op) -> dict[str, Any]:
+    """How weights are held in fewer bits than they are computed in, where they are."""
+    n_bytes = draft.program.constants[f"{op.attrs['encoding']}.values"].dtype.itemsize
+    return {"value_bytes": n_bytes, "scale": draft.constant(op.attrs.get("scale"))} if n_bytes < 4 else {}
+
+
 def _gemv(draft: Draft, op: Op, base: Address, images: int, x_batch: int, windows: NDArray[np.int64]) -> None:
     """Row groups for single vectors of inputs."""
     narrow = bool(windows.size) and int(windows.min()) >= 0 and int(windows.max()) < 1 << 16
@@ -341,7 +347,7 @@ def _gemv(draft: Draft, op: Op, base: Address, images: int, x_batch: int, window
     target = draft.at(name) if layout.contiguous else draft.temporary(images * o)
     draft.emit(
         "gemv", images=images, x=base, x_batch=x_batch, out=target, out_batch=o, row_stride=1,
-        narrow=int(narrow), **fields,
+        narrow=int(narrow), **fields, **held_fields(draft, op),
     )  # fmt: skip
     if not layout.contiguous:  # a matrix product of four axes, which are planes to whoever reads them
         clear_padding(draft, name)

@@ -23,12 +23,12 @@ class Product:
 
     def emit(
         self, draft: Draft, images: int, x: Address, x_batch: int, out: Address, out_batch: int,
-        residual: Address = NOWHERE, residual_batch: int = 0,
+        residual: Address = NOWHERE, residual_batch: int = 0, *, backwards: bool = False,
     ) -> None:  # fmt: skip
-        """Append the record for `images` vectors, `x_batch` apart."""
+        """Append the record for `images` vectors, `x_batch` apart. `backwards`: the last weights first."""
         draft.emit(
             self.kind, images=images, x=x, x_batch=x_batch, out=out, out_batch=out_batch, residual=residual,
-            residual_batch=residual_batch, **self.fields,
+            residual_batch=residual_batch, backwards=int(backwards), **self.fields,
         )  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def product(draft: Draft, attrs: Mapping[str, Any]) -> Product:
     k = attrs["matrix"][1]
     narrow = 0 < k <= 1 << 16
     _, fields = layer.row_groups(draft, op, np.arange(k), narrow=narrow)
-    return Product("gemv", {**fields, "row_stride": 1, "narrow": int(narrow)})
+    return Product("gemv", {**fields, "row_stride": 1, "narrow": int(narrow), **layer.held_fields(draft, op)})
 
 
 def _spans(draft: Draft, attrs: Mapping[str, Any]) -> Product:
@@ -50,7 +50,9 @@ def _spans(draft: Draft, attrs: Mapping[str, Any]) -> Product:
     draft.need_scratch(int(np.diff(sections).max(initial=0)) + 2 * LINE)
     op = Op("gemm", prefix, (), (), attrs)
     fields |= {"n_sections": len(sections) - 1, "rows": attrs["matrix"][0], "bias": draft.constant(attrs.get("bias"))}
-    return Product("spans", {**fields, **activation_fields(draft, op)})
+    return Product(
+        "spans", {**fields, "scale": NOWHERE, **activation_fields(draft, op), **layer.held_fields(draft, op)}
+    )
 
 
 def gemm(draft: Draft, op: Op) -> None:

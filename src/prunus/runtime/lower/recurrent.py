@@ -2,7 +2,7 @@
 the cell, which writes the new state where the next step's product reads it. Records of steps share all tables.
 
 The matrix is [R | W], the recurrent part first, so that blocks of pruned columns begin where they did in both: W's
-columns start at `input_start`.
+columns start at `input_start`. In long sequences the sums of W are there before (`over_time.py`), and R's are added.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ import numpy as np
 
 from prunus.runtime.layout import LINE, c_strides, up
 from prunus.runtime.lower.context import Address, Draft, Ref, copy
+from prunus.runtime.lower.over_time import input_sums
 from prunus.runtime.lower.product import product
 from prunus.runtime.program import Op
 from prunus.runtime.records import ACTIVATIONS, CELLS, NOWHERE, float_bits
@@ -35,23 +36,32 @@ def recurrent(draft: Draft, op: Op) -> None:
     draft.starting = attrs["streaming"]
     _begin(draft, op, state, n, h)
     draft.starting = False
-    first = product(draft, attrs)
+    ahead = input_sums(draft, op) if "over_time" in attrs else None
+    first = product(draft, attrs if ahead is None else {**attrs, "bias": None})
     second = product(draft, attrs["second"]) if "second" in attrs else None
-    sums = draft.temporary(n * up(rows, LINE))
+    pitch = up(rows, LINE) if ahead is None else ahead.pitch
+    sums = draft.temporary(n * pitch) if ahead is None else ahead.sums
     gated, after = (draft.temporary(n * up(h, LINE)) for _ in range(2)) if second else (None, None)
     cell = _cell_fields(draft, op) | {
-        "images": n, "h": h, "sums": sums, "sums_batch": up(rows, LINE), "state": state.joined,
+        "images": n, "h": h, "sums_batch": pitch, "state": state.joined,
         "state_batch": state.pitch, "c": NOWHERE if state.c is None else state.c, "c_batch": state.c_pitch,
         "gated_batch": up(h, LINE),
     }  # fmt: skip
     base, out = draft.at(op.inputs[0]), draft.at(op.outputs[0])
     order = range(t - 1, -1, -1) if attrs["reverse"] else range(t)
-    for step in order:
-        copy(
-            draft, state.joined + attrs["input_start"], (state.pitch, 1), base + step * x.strides[0],
-            (x.strides[1], x.strides[2]), (n, i),
-        )  # fmt: skip
-        first.emit(draft, n, state.joined, state.pitch, sums, up(rows, LINE))
+    for at, step in enumerate(order):
+        if ahead is None:
+            copy(
+                draft, state.joined + attrs["input_start"], (state.pitch, 1), base + step * x.strides[0],
+                (x.strides[1], x.strides[2]), (n, i),
+            )  # fmt: skip
+            first.emit(draft, n, state.joined, state.pitch, sums, pitch, backwards=at % 2 > 0)
+        else:
+            if at % ahead.block == 0:
+                ahead.emit(draft, order[at : at + ahead.block])
+            sums = ahead.of(step)
+            first.emit(draft, n, state.joined, state.pitch, sums, pitch, sums, pitch, backwards=at % 2 > 0)
+        cell["sums"] = sums
         ending = {"step": step, "last": int(step == order[-1])}
         target = {"out": out + step * y.strides[0], "out_batch": y.strides[1]}
         if second is None:
@@ -60,13 +70,13 @@ def recurrent(draft: Draft, op: Op) -> None:
         assert gated is not None and after is not None, "a second product has its vectors"
         reset = cell | {"lengths": NOWHERE, "out": NOWHERE}
         draft.emit("cell", function=CELLS["gru_reset"], gated=gated, **reset, step=step)
-        second.emit(draft, n, gated, up(h, LINE), after, up(h, LINE), sums + 2 * h, up(rows, LINE))
+        second.emit(draft, n, gated, up(h, LINE), after, up(h, LINE), sums + 2 * h, pitch)
         draft.emit("cell", function=CELLS["gru_after"], gated=after, **cell, **ending, **target)
     _end(draft, op, state, n, h)
 
 
 def _state(draft: Draft, op: Op, n: int, h: int) -> State:
-    pitch = up(op.attrs["matrix"][1], LINE)
+    pitch = up(op.attrs["joined"], LINE)
     take = draft.state if op.attrs["streaming"] else draft.temporary
     joined = take(n * pitch)
     if op.attrs["kind"] != "lstm":
