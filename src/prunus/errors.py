@@ -80,5 +80,9 @@ class ShrinkError(PrunusError, ValueError):
     """Channels that can't be removed as asked: which layer or output, what was found and expected."""
 
 
+class BudgetError(PrunusError, ValueError):
+    """A latency, speed or sparsity that no choice of schemes reaches: what is reachable, and what bounds it."""
+
+
 class DisagreementError(PrunusError):
     """Outputs of engines differ: the answer is no, not a bad input."""

@@ -6,10 +6,10 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "compile": (
         "onnx", "onnx_ir", "onnxscript", "onnxruntime", "ziglang", "typer", "rich", "pydantic",
         "ruamel",
-        "platformdirs", "filelock", "PIL", "google",
+        "platformdirs", "filelock", "PIL", "google", "scipy",
     ),
     "prune": ("torch", "accelerate", "safetensors"),
-    "bench": ("openvino", "matplotlib", "scipy"),
+    "bench": ("openvino", "matplotlib"),
     "peers": ("ncnn", "pnnx", "MNN", "ai_edge_litert", "flatbuffers"),
     "fpga": ("amaranth",),
 }  # fmt: skip

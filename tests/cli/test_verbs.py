@@ -14,7 +14,9 @@ import pytest
 
 from prunus.benchmark.race import Result, Row
 from prunus.cli.app import VERBS
+from prunus.cli.heat import heat_map
 from prunus.cli.main import BAD_INPUT, DONE, NO, run
+from prunus.compiler.explore import ExploreRow
 from prunus.runtime.report import ExplainRow, ProfileRow
 from tests.runtime.networks import classifier, two_ports
 from tests.training.toy import write_toy
@@ -166,12 +168,27 @@ def test_explore_blocks(folder: Path, capsys: pytest.CaptureFixture[str], monkey
     assert picture.startswith(b"<?xml")
 
 
+def test_explore_plot(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A heat map that names layers, schemes and sparsities, the same bytes for the same times."""
+    pytest.importorskip("matplotlib")
+    words = ["explore", "model.onnx", "--schemes", "filter,pattern:4", "--sparsities", "0.9", "--plot", "heat.svg"]
+    assert run(words) == DONE, capsys.readouterr().err
+    drawn = (folder / "heat.svg").read_text()
+    assert drawn.startswith("<?xml") and "filter 0.9" in drawn and "pattern:4 0.9" in drawn
+    rows = [ExploreRow("a", (4, 4), 2, "filter", 0.9, 0.9, ms, 1.0) for ms in (0.5, None)]
+    pictures = []
+    for name in ("one.svg", "two.svg"):
+        heat_map(folder / name, rows, "net")
+        pictures.append((folder / name).read_bytes())
+    assert pictures[0] == pictures[1] and b"a (2)" in pictures[0]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["--blocks", "filter"], "'filter': expected one of bcr"),
         (["--blocks", "bcr", "--plot", "x.pdf"], "--plot x.pdf: expected a name in .svg or .png"),
-        (["--plot", "x.svg"], "and --blocks"),
+        (["--plot", "x.pdf"], "--plot x.pdf: expected a name in .svg or .png"),
     ],
 )
 def test_explore_blocks_refuses(words: list[str], said: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from prunus.errors import ModelError, RuleError, SchemeError
-from prunus.pruning.one_shot import prune_layers, prune_onnx
+from prunus.pruning.one_shot import prune_by_rules, prune_layers, prune_onnx
 from prunus.sparsity.check import check
 from prunus.sparsity.scheme import parse
 
@@ -286,3 +286,25 @@ def test_each_layer_is_reported_as_it_is_done() -> None:
         report=lambda r: seen.append(r.name),
     )
     assert seen == ["matmul", "second"]
+
+
+def test_each_layer_by_the_first_rule_that_matches() -> None:
+    nodes = [
+        node("Gemm", "x", "a", name="first", out="t", transB=1),
+        node("Gemm", "t", "b", name="second", out="u", transB=1),
+        node("Gemm", "u", "c", name="third", transB=1),
+    ]
+    model = build(nodes, a=draw(32, 32), b=draw(32, 32, seed=1), c=draw(32, 32, seed=2))
+    bcr, filters = parse("bcr:8x16"), parse("filter")
+    rules = [("first", None), ("b", (bcr, 0.75)), ("re:first|second|third", (filters, 0.5))]
+    result = prune_by_rules(model, rules)
+    assert [(r.name, r.scheme, r.note) for r in result.layers] == [
+        ("first", None, "ignored"), ("second", bcr, ""), ("third", filters, ""),
+    ]  # fmt: skip
+    assert [r.sparsity for r in result.layers] == pytest.approx([0, 0.75, 0.5], abs=0.01)
+    assert props(result.model)["prunus.scheme"] == "bcr:8x16, filter"
+    unruled = prune_by_rules(model, rules[1:2]).layers
+    assert [r.scheme for r in unruled] == [None, bcr, None]
+    with pytest.raises(RuleError, match="'fourth' matches no layer"):
+        prune_by_rules(model, [("fourth", None)])
+    assert prune_by_rules(model, [("fourth", None)], optional=["fourth"]).sparsity == 0

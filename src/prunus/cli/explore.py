@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prunus.cli.blocks import picture, show
+from prunus.cli.heat import heat_map
 from prunus.cli.options import Cc, InputShape, Json, OnnxModel, Quiet, Target, Threads, Verbose, parse_shapes
 from prunus.cli.output import Printer, number
 
@@ -37,7 +38,7 @@ def explore(
         float, typer.Option("--tolerance", min=0, help="Of --blocks: 0.1 is a tenth slower than the best.")
     ] = 0.1,
     plot: Annotated[
-        Path | None, typer.Option("--plot", help="Picture of --blocks to write, SVG or PNG by its name.")
+        Path | None, typer.Option("--plot", help="Picture to write, SVG or PNG by its name: a heat map.")
     ] = None,
     threads: Threads = None,
     input_shape: InputShape = None,
@@ -52,8 +53,8 @@ def explore(
     from prunus.compiler.explore import explore as explore_model
 
     printer = Printer(quiet, json)
-    if plot is not None and (blocks is None or plot.suffix.lower() not in (".svg", ".png")):
-        raise typer.BadParameter(f"--plot {plot}: expected a name in .svg or .png, and --blocks")
+    if plot is not None and plot.suffix.lower() not in (".svg", ".png"):
+        raise typer.BadParameter(f"--plot {plot}: expected a name in .svg or .png")
     fractions = [_fraction(text) for text in sparsities.split(",")]
     names = [name.strip() for name in schemes.split(",")]
     if blocks is not None:
@@ -88,6 +89,8 @@ def explore(
             for row in rows
         ],
     )  # fmt: skip
+    if plot is not None:
+        heat_map(plot, rows, model.name)
     for line in sums(rows):
         printer.line(line)
     printer.write_json({"model": str(model), "rows": rows})

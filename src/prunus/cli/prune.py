@@ -24,6 +24,7 @@ from prunus.cli.output import Printer
 from prunus.runtime.atomic import write_atomically
 
 if TYPE_CHECKING:
+    from prunus.sparsity.scheme import Scheme
     from prunus.training.reconstruct.network import LayerError
 
 MOST = 1024  # images of a folder that are taken
@@ -49,6 +50,10 @@ def prune(
         list[str] | None,
         typer.Option("--ignore", help="Layer that stays dense: its name, or re:PATTERN."),
     ] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option("--plan", help="plan.yaml as `prunus map` writes it, in place of --scheme and --sparsity."),
+    ] = None,
     precision: Precision = "fp32",
     target: Target = None,
     calibration: Annotated[
@@ -73,10 +78,11 @@ def prune(
     verbose: Verbose = False,
 ) -> None:
     """Prune the layers of an ONNX file: by magnitude without data, by reconstruction with calibration data."""
-    from prunus.pruning.one_shot import prune_layers
+    from prunus.pruning.one_shot import prune_by_rules, prune_layers
     from prunus.pruning.preferred import preferred_scheme
 
     printer = Printer(quiet, json)
+    choices = None if plan is None else _choices(plan, scheme=scheme, sparsity=sparsity, calibration=calibration)
     scheme = scheme or preferred_scheme(precision, target)
     ignored = tuple(ignore or ())
     errors: list[LayerError] = []
@@ -85,7 +91,10 @@ def prune(
     shapes, scaling = parse_shapes(input_shape) or {}, parse_scaling(mean, std, bgr)
     feeds = None if calibration is None else calibration_of(model, calibration, shapes, scaling, MOST)
     with printer.progress("prune") as step:
-        if feeds is None:
+        if choices is not None:
+            rules = [(name, None) for name in ignored] + choices
+            result = prune_by_rules(model, rules, report=lambda layer: step(layer.name))
+        elif feeds is None:
             result = prune_layers(model, scheme, sparsity, ignored, report=lambda layer: step(layer.name))
         else:
             from prunus.training.reconstruct.network import Options
@@ -119,6 +128,16 @@ def prune(
         for layer in result.layers
     ]  # fmt: skip
     printer.write_json({"output": str(output), "sparsity": result.sparsity, "layers": layers})
+
+
+def _choices(plan: Path, **others: object) -> "list[tuple[str, tuple[Scheme, float | None] | None]]":
+    """What a plan says of each layer; options that say something else are refused."""
+    from prunus.training.plan import read_plan
+
+    for name, value in others.items():
+        if value is not None:
+            raise typer.BadParameter(f"--plan and --{name}: expected one of the two")
+    return read_plan(plan).choices()
 
 
 def _errors(error: "LayerError | None") -> tuple[str, str]:

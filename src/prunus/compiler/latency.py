@@ -54,7 +54,7 @@ class Latencies:
         query = """select choice, seconds from latency
                    where machine = ? and library = ? and threads = ? and signature = ? and budget_s >= ?"""
         return dict(
-            self._run(lambda db: db.execute(query, (*astuple(self.place), signature, budget_s)).fetchall()) or ()
+            self.run(lambda db: db.execute(query, (*astuple(self.place), signature, budget_s)).fetchall()) or ()
         )
 
     def add(self, signature: str, budget_s: float, times: Mapping[Candidate, float]) -> None:
@@ -63,17 +63,17 @@ class Latencies:
         place: tuple[object, ...] = astuple(self.place)
         rows = [(*place, signature, as_json(choice), budget_s, seconds, date) for choice, seconds in times.items()]
         statement = "insert or replace into latency values (?, ?, ?, ?, ?, ?, ?, ?)"
-        self._run(lambda db: db.executemany(statement, rows))
+        self.run(lambda db: db.executemany(statement, rows))
 
     def say_strangers(self) -> None:
         """Warn where the file holds times of other CPUs, which aren't used."""
         query = "select distinct machine from latency where machine != ? order by machine"
-        for (machine,) in self._run(lambda db: db.execute(query, (self.place.machine,)).fetchall()) or ():
+        for (machine,) in self.run(lambda db: db.execute(query, (self.place.machine,)).fetchall()) or ():
             text = f"{self.path}: times measured on {machine} are ignored: this is {self.place.machine}"
             warnings.warn(PrunusWarning(text), stacklevel=3)
 
-    def _run(self, action: Callable[[sqlite3.Connection], _T]) -> _T | None:
-        """What `action` gives, as one transaction; None where the file can't be used."""
+    def run(self, action: Callable[[sqlite3.Connection], _T]) -> _T | None:
+        """What `action` gives, as one transaction; None where the file can't be used, which is said in a warning."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with closing(self._open()) as db, db:

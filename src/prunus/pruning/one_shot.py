@@ -32,7 +32,7 @@ from prunus.pruning.onnx_weights import (
     write,
 )
 from prunus.pruning.preferred import preferred_scheme
-from prunus.pruning.selection import select
+from prunus.pruning.selection import matches, select
 from prunus.sparsity.check import fits
 from prunus.sparsity.project import TOLERANCE, resolve_sparsity
 from prunus.sparsity.scheme import Scheme, parse
@@ -109,19 +109,43 @@ def prune_layers(
     sparsity. RuleError: an entry of `ignore` that matches no layer.
     """
     scheme = parse(scheme)
-    target = resolve_sparsity(scheme, sparsity)
+    resolve_sparsity(scheme, sparsity)
+    ignore = (ignore,) if isinstance(ignore, str) else ignore
+    rules: list[tuple[str, tuple[Scheme, float | None] | None]] = [(name, None) for name in ignore]
+    rules.append(("re:", (scheme, sparsity)))
+    return prune_by_rules(model, rules, stated=scheme, optional=("re:",), report=report)
+
+
+def prune_by_rules(
+    model: str | Path | bytes | ModelProto,
+    rules: Sequence[tuple[str, tuple[Scheme, float | None] | None]],
+    *,
+    stated: Scheme | None = None,
+    optional: Sequence[str] = (),
+    report: Callable[[LayerReport], None] | None = None,
+) -> PruneResult:
+    """As `prune_layers`, each layer by the first rule that matches: a name or `re:` pattern, and scheme with sparsity,
+    or None for one that stays dense. What no rule matches stays dense too.
+
+    stated: the scheme for `metadata_props`, None: all that the rules name. optional: rules that needn't match.
+    """
     pruned = ModelProto()
     pruned.CopyFrom(load_model(model))
     found = list(weights(pruned))
     bare = _bare_layers(pruned, found)
     names: list[tuple[str, ...]] = [(w.node.name, w.layer, w.name) for w in found]
     names += [(node.name, layer_name(node)) for node in bare]
-    ignored = select(ignore, names)
+    select([rule for rule, _ in rules if rule not in optional], names)
+    chosen = [next((how for rule, how in rules if matches(rule, known)), None) for known in names]
     reads = uses(pruned)
     reports: list[LayerReport] = []
     for name in dict.fromkeys(weight.name for weight in found):
         readers = [weight for weight in found if weight.name == name]
-        open_to = [w for w, skip in zip(found, ignored, strict=False) if w.name == name and not skip]
+        ways = {id(w): how for w, how in zip(found, chosen, strict=False) if w.name == name}
+        first = next((how for how in ways.values() if how is not None), None)
+        open_to = [w for w in readers if ways[id(w)] is not None and ways[id(w)] == first]
+        scheme, sparsity = first or (Scheme("unstructured"), 0.0)  # of which no use is made where none is open
+        target = resolve_sparsity(scheme, sparsity)
         reports.append(_prune(pruned, readers, open_to, reads[name], scheme, target))
         if report is not None:
             report(reports[-1])
@@ -129,7 +153,8 @@ def prune_layers(
         if node.op_type in SLOTS and node.op_type != "MatMul":
             reports.append(LayerReport(layer_name(node), "", (), None, 0.0, "no constant weights"))
     overall = mean_sparsity(reports)
-    write_metadata(pruned, scheme, overall, reports)
+    schemes = ", ".join(sorted({str(layer.scheme) for layer in reports if layer.scheme}))
+    write_metadata(pruned, stated or schemes, overall, reports)
     return PruneResult(pruned, tuple(reports), overall)
 
 

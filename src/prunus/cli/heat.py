@@ -1,0 +1,52 @@
+"""The picture of `prunus explore`: layers by scheme and sparsity, and how many times as fast as dense each is."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prunus.extras import missing_package
+from prunus.runtime.atomic import write_atomically
+
+if TYPE_CHECKING:
+    from prunus.compiler.explore import ExploreRow
+
+LARGEST_GAIN = 16.0  # of the colours; more looks alike
+
+
+def heat_map(path: Path, rows: "Sequence[ExploreRow]", title: str) -> None:
+    """Write a heat map (SVG or PNG, by the name): white as fast as dense, red slower, blue faster; grey where a layer
+    can't have the scheme.
+
+    Raises MissingExtraError: no matplotlib. OutputError: it can't be written.
+    """
+    try:
+        import matplotlib as mpl
+    except ModuleNotFoundError as error:
+        raise missing_package("--plot", error) from error
+    from matplotlib.colors import LogNorm
+    from matplotlib.figure import Figure
+
+    mpl.rcParams["svg.hashsalt"] = "prunus"  # the same bytes each time
+    layers = list(dict.fromkeys(row.layer for row in rows))
+    columns = list(dict.fromkeys((row.scheme, row.sparsity) for row in rows))
+    counts = {row.layer: row.count for row in rows}
+    table = [[float("nan")] * len(columns) for _ in layers]
+    for row in rows:
+        if row.ms:
+            table[layers.index(row.layer)][columns.index((row.scheme, row.sparsity))] = row.dense_ms / row.ms
+    size = (3.0 + 0.42 * max(len(columns), 4), 2.2 + 0.28 * max(len(layers), 2))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    axes.set_facecolor("0.85")
+    norm = LogNorm(1 / LARGEST_GAIN, LARGEST_GAIN)
+    image = axes.imshow(table or [[1.0]], cmap="RdBu", norm=norm, aspect="auto")
+    axes.set_xticks(range(len(columns)), [f"{scheme} {sparsity:g}" for scheme, sparsity in columns], rotation=90)
+    axes.set_yticks(range(len(layers)), [f"{name} ({counts[name]})" if counts[name] > 1 else name for name in layers])
+    axes.set_title(title)
+    bar = figure.colorbar(image, label="times as fast as dense", extend="both")
+    bar.set_ticks([1 / 16, 1 / 4, 1, 4, 16], labels=["1/16", "1/4", "1", "4", "16"])
+    stream = io.BytesIO()
+    kind = path.suffix.lstrip(".").lower() or "svg"
+    figure.savefig(stream, format=kind, metadata={"Date": None} if kind == "svg" else None, dpi=120)
+    write_atomically(path, stream.getvalue())
