@@ -82,3 +82,7 @@ class ShrinkError(PrunusError, ValueError):
 
 class BudgetError(PrunusError, ValueError):
     """A latency, speed or sparsity that no choice of schemes reaches: what is reachable, and what bounds it."""
+
+
+class StorageError(PrunusError, OSError):
+    """A storage of trials that can't be reached or used: its URL without the password, and why."""
