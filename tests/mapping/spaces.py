@@ -44,7 +44,7 @@ def entangled(space: Space) -> Callable[[Mapping], float]:
 
     def accuracy(mapping: Mapping) -> float:
         losses = [option.loss or 0.0 for option in space.chosen(mapping)]
-        between = sum(40 * a * b for a, b in pairwise(losses))
+        between = sum(400 * a * b for a, b in pairwise(losses))
         return DENSE_ACCURACY - sum(losses) - between
 
     return accuracy

@@ -2,7 +2,8 @@
 
 Source: Williams, "Simple Statistical Gradient-Following Algorithms", Machine Learning 8, 1992 (REINFORCE); as a search
 for a scheme per layer: "Automatic Mapping of the Best-Suited DNN Pruning Schemes", TODAES 27(5), 2022,
-arXiv:2111.11581, section 4. Ours: the baseline runs on from step to step, and rewards are scaled by their deviation.
+arXiv:2111.11581, section 4. Ours: the baseline runs on from step to step, and rewards are scaled by the
+largest deviation of a step.
 """
 
 import json
@@ -23,7 +24,7 @@ from prunus.mapping.space import Space
 from prunus.runtime.atomic import write_atomically
 from prunus.training.snapshot import optimizer_of, set_optimizer, set_weights, weights_of
 
-RUNNING = 0.8  # how much of baseline and deviation stays in a step
+RUNNING = 0.8  # how much of the baseline stays in a step
 LEAST = 1e-4  # deviation of rewards that is told from none
 FORMAT = "1"
 
@@ -33,10 +34,10 @@ FORMAT = "1"
 class Reinforce:
     """steps: of the optimiser. samples: mappings tried in each. entropy: weight of its bonus, which falls to 0."""
 
-    steps: int = 100
+    steps: int = 200
     samples: int = 6
     rate: float = 1e-2
-    entropy: float = 0.1
+    entropy: float = 1.0
     seed: int = 0
 
 
@@ -114,7 +115,7 @@ class _Run:
         mean, deviation = float(rewards.mean()), float(rewards.std(correction=0))
         part = RUNNING if self.step else 0.0
         self.baseline = part * self.baseline + (1 - part) * mean
-        self.deviation = part * self.deviation + (1 - part) * deviation
+        self.deviation = max(self.deviation, deviation)  # not today's: luck would count the more the less is left
         gains = (rewards - self.baseline) / max(self.deviation, LEAST)
         bonus = self.how.entropy * (1 - self.step / self.how.steps)
         logs, entropies = self.policy.judge(mappings)

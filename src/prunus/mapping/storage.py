@@ -4,6 +4,7 @@ sqlite:///trials.db, postgresql://user@host/name and what else SQLAlchemy knows;
 a plain file that several processes may share over a network.
 """
 
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from prunus.errors import StorageError
 
 JOURNAL = "journal:///"
 LOCKED_S = 60  # how long to wait for another process that writes
+TRIES, WAIT_S = 10, 0.2  # to open a database whose tables are just being made
 
 
 def open_storage(url: str) -> optuna.storages.BaseStorage:
@@ -32,8 +34,19 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
             return JournalStorage(JournalFileBackend(_journal(url)))
         if url.startswith(("redis://", "rediss://")):
             return JournalStorage(JournalRedisBackend(url, prefix="prunus"))
-        waits = {"connect_args": {"timeout": LOCKED_S}} if url.startswith("sqlite") else None
-        return optuna.storages.RDBStorage(url, waits)
+        return _database(url)
+
+
+def _database(url: str) -> optuna.storages.BaseStorage:
+    waits = {"connect_args": {"timeout": LOCKED_S}} if url.startswith("sqlite") else None
+    for _ in range(TRIES):
+        try:
+            return optuna.storages.RDBStorage(url, waits)
+        except sqlalchemy.exc.DBAPIError as error:  # another process makes the same tables
+            if not any(words in str(error.orig) for words in ("already exists", "duplicate", "UNIQUE")):
+                raise
+            time.sleep(WAIT_S)
+    return optuna.storages.RDBStorage(url, waits)
 
 
 @contextmanager
