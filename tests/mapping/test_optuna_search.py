@@ -30,11 +30,11 @@ def test_as_good_as_exhaustive_search(sampler: Sampler) -> None:
 @pytest.mark.parametrize("url", ["sqlite:///{}/trials.db", "journal:///{}/trials.log"])
 def test_goes_on_where_it_was_stopped(url: str, tmp_path: Path) -> None:
     """What is in the storage counts, and isn't tried again; what was cut off doesn't count."""
-    how = Study(trials=12, storage=url.format(tmp_path))
+    how = Study(trials=8, storage=url.format(tmp_path))
     accuracy, tried = additive(SPACE), list[Mapping]()
 
     def call(mapping: Mapping) -> float:
-        if len(tried) == 5:
+        if len(tried) == 3:
             raise KeyboardInterrupt
         tried.append(mapping)
         return accuracy(mapping)
@@ -44,8 +44,8 @@ def test_goes_on_where_it_was_stopped(url: str, tmp_path: Path) -> None:
     assert tried[0] == (1, 1, 1, 1)
     seen, more = list[Progress](), list[Mapping]()
     found = search(SPACE, lambda m: more.append(m) or accuracy(m), BUDGET, how, (1, 1, 1, 1), seen.append)
-    assert (len(more), seen[0].done, seen[-1].done) == (7, 5, 12)
-    assert len({*tried, *more}) > 9  # chance goes on too
+    assert (len(more), seen[0].done, seen[-1].done) == (5, 3, 8)
+    assert len({*tried, *more}) > 6  # chance goes on too
     assert search(SPACE, lambda m: pytest.fail("tried again"), BUDGET, how) == found
 
 
@@ -86,7 +86,7 @@ def test_storages_that_cant_be_reached(url: str, words: str) -> None:
 
 def test_a_driver_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg2", None)
-    with pytest.raises(StorageError, match=r"postgresql://me:\*\*\*@host/name: needs the package psycopg2"):
+    with pytest.raises(StorageError, match=r"//me:\*\*\*@host/name: needs the package psycopg2"):
         open_storage("postgresql+psycopg2://me:secret@host/name")
 
 

@@ -53,7 +53,7 @@ def best_of(tried: Sequence[Found], budget_ms: float) -> Found | None:
         return None
     within = [found for found in tried if found.ms <= budget_ms]
     return max(
-        within or tried, key=lambda found: (found.reward(budget_ms), -found.ms, tuple(-i for i in found.mapping))
+        within or tried, key=lambda f: (f.reward(budget_ms), -f.ms, f.accuracy, tuple(-index for index in f.mapping))
     )
 
 
