@@ -1,11 +1,14 @@
 """Rewards, budgets and which of those tried is the best."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from prunus.errors import PrunusError
-from prunus.mapping.search import Found, best_of, check_budget, described, fastest, labels
+from prunus.mapping.search import Found, best_of, check_budget, described, fastest, labels, narrowed
+from prunus.mapping.space import LayerSpace, Option, Space
 from tests.mapping.spaces import space_of
 
 founds = st.builds(
@@ -46,3 +49,19 @@ def test_mappings_as_text() -> None:
     space = space_of(0)
     assert described(space, (0, 1, 0, 9)) == {"conv1.weight": "bcr:8x64 0.5", "conv3.weight": "unstructured 0.9"}
     assert labels(space)[2][:2] == ["dense", "bcr:8x64 0.5"]
+
+
+def test_narrowed_to_what_is_best_of_its_kind() -> None:
+    """Blocks of one scheme compete; other schemes stay, and so does where the search starts."""
+    options = (
+        Option(None, 0.0, 1.0, loss=0.0), Option("bcr:4x16", 0.8, 0.5, loss=0.1),
+        Option("bcr:8x64", 0.8, 0.5, loss=0.2), Option("bcr:8x64", 0.9, 0.3, loss=0.4),
+        Option("filter", 0.8, 0.6, loss=0.9), Option("bcr:8x32", 0.9, 0.4, loss=0.5),
+    )  # fmt: skip
+    layer = LayerSpace("a", "a.weight", "conv", (8, 8), 64, options)
+    space, start = narrowed(Space((layer, layer), 0.5), (2, 4))
+    assert [o.scheme for o in space.layers[0].options] == [None, "bcr:4x16", "bcr:8x64", "bcr:8x64", "filter"]
+    assert [o.scheme for o in space.layers[1].options] == [None, "bcr:4x16", "bcr:8x64", "filter"]
+    assert (space.chosen(start), space.other_ms) == ((options[2], options[4]), 0.5)
+    unknown = replace(layer, options=tuple(replace(option, loss=None) for option in options))
+    assert narrowed(Space((unknown,), 0.5), (5,)) == (Space((unknown,), 0.5), (5,))

@@ -5,6 +5,7 @@ neither training nor the last test sees. The same mapping, network, data and eff
 import copy
 import hashlib
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, final
@@ -14,11 +15,13 @@ from torch import Tensor, nn
 
 from prunus.errors import PrunusWarning, TrainingError
 from prunus.mapping.memory import Memory
+from prunus.mapping.names import parameters_of
 from prunus.mapping.search import Mapping, described, digest
 from prunus.mapping.space import Space
 from prunus.training.batches import augmented, order, seed_step
 from prunus.training.data import Samples
 from prunus.training.evaluate import Place, evaluate, recalibrate
+from prunus.training.layers import find_layers
 from prunus.training.losses import distilled, task_loss
 from prunus.training.pruner import Pruner
 from prunus.training.rates import factor, make_optimizer
@@ -54,16 +57,17 @@ class Effort:
 class Evaluator:
     """Fraction of right answers of a network under a mapping.
 
-    model: trained, and left as it is; its weights go by the names that the space has for them. samples: for training,
-    with classes as y. memory: a file for what was evaluated before; None keeps nothing.
+    model: trained, and left as it is; the file that the space is of, as a module, or the module that was exported
+    to it. samples: for training, with classes as y. memory: a file for what was evaluated before; None keeps nothing.
 
-    Raises TrainingError: too few samples, or the model answers otherwise than y says.
+    Raises TrainingError: too few samples. RuleError: a layer of the space isn't the model's.
     """
 
     def __init__(
         self, model: nn.Module, space: Space, samples: Samples, effort: Effort | None = None, memory: Path | None = None
     ) -> None:
         self.model, self.space, self.effort = model.eval(), space, effort or Effort()
+        self.parameters = parameters_of(space, find_layers(model))
         how = self.effort
         sequence = order(len(samples), how.seed, 0).tolist()
         n_held = min(how.held_out, len(samples) // 3)
@@ -75,7 +79,7 @@ class Evaluator:
         self.memory = Memory(memory, self._identity())
 
     def __call__(self, mapping: Mapping) -> float:
-        """Raises RuleError: a layer of the space isn't the network's. OutputError: what was found can't be kept."""
+        """Raises OutputError: what was found can't be kept."""
         what = described(self.space, mapping)
         known = self.memory.get(what)
         if known is None:
@@ -98,7 +102,7 @@ class Evaluator:
 
     def _pruner(self, model: nn.Module, mapping: Mapping) -> Pruner | None:
         """With one-shot masks in force; None where all stays dense."""
-        rules = rules_of(self.space, mapping)
+        rules = rules_of(self.space, mapping, self.parameters)
         if all("skip" in rule for rule in rules):
             return None
         recipe = {"method": "one-shot", "epochs": {"sparsify": 0, "recover": 1}, "layers": rules}
@@ -141,13 +145,15 @@ class Evaluator:
         return digest([hashed.hexdigest(), len(self.held), len(self.rest), self.effort.plain()])
 
 
-def rules_of(space: Space, mapping: Mapping) -> list[dict[str, Any]]:
-    """The mapping as rules of a recipe or plan, by the weights' names; `skip` where a layer stays dense."""
+def rules_of(space: Space, mapping: Mapping, parameters: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """The mapping as rules of a recipe, `skip` where a layer stays dense; by the names of the module's parameters, or
+    those that the space has for weights."""
+    names = parameters or [layer.weight for layer in space.layers]
     return [
-        {"match": layer.weight, "skip": True}
+        {"match": name, "skip": True}
         if option.scheme is None
-        else {"match": layer.weight, "scheme": option.scheme, "sparsity": option.sparsity}
-        for layer, option in zip(space.layers, space.chosen(mapping), strict=True)
+        else {"match": name, "scheme": option.scheme, "sparsity": option.sparsity}
+        for name, option in zip(names, space.chosen(mapping), strict=True)
     ]
 
 

@@ -11,6 +11,7 @@ from prunus.mapping.space import LayerSpace, Option, Space
 
 Pick = Callable[[int, Tensor], Tensor]  # of layer and log-probabilities [n, options], the options [n]
 HIDDEN = 64
+LEANING = 0.75  # probability of the option to start from, in each layer
 COMPARED = 32  # length of what options and the LSTM's wishes are compared in
 
 
@@ -35,7 +36,8 @@ class Policy(nn.Module):
         self.own = nn.Parameter(torch.zeros(n_layers, most))
         if start is not None:
             with torch.no_grad():
-                self.own[torch.arange(n_layers), torch.tensor(start)] = 2.0
+                odds = LEANING / (1 - LEANING) * (there.sum(1) - 1).clamp(min=1)
+                self.own[torch.arange(n_layers), torch.tensor(start)] = odds.log()
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """int64[n, layers]: mappings by chance."""

@@ -37,7 +37,7 @@ class Reinforce:
     steps: int = 200
     samples: int = 6
     rate: float = 1e-2
-    entropy: float = 1.0
+    entropy: float = 0.5
     seed: int = 0
 
 

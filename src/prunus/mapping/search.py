@@ -6,11 +6,11 @@ An accuracy is a function from a mapping to a fraction of right answers; `evalua
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 from prunus.errors import PrunusError
-from prunus.mapping.space import Space
+from prunus.mapping.space import DENSE, LayerSpace, Option, Space
 
 Mapping = tuple[int, ...]  # the index of an option per layer
 Accuracy = Callable[[Mapping], float]
@@ -72,6 +72,27 @@ def check_budget(space: Space, budget_ms: float) -> None:
 def fastest(space: Space) -> Mapping:
     """Each layer's fastest option, of equal ones the first."""
     return tuple(min(range(len(layer.options)), key=lambda i, o=layer.options: o[i].ms) for layer in space.layers)  # type: ignore[misc]
+
+
+def narrowed(space: Space, start: Mapping) -> tuple[Space, Mapping]:
+    """The space without options that another one of the same kind of scheme beats in loss and time, and `start`, whose
+    options stay, in it. Where losses aren't known, nothing goes."""
+    layers, places = [], []
+    for layer, chosen in zip(space.layers, start, strict=True):
+        kept = [i for i, option in enumerate(layer.options) if i in (DENSE, chosen) or not _beaten(option, layer)]
+        places.append(kept.index(chosen))
+        layers.append(replace(layer, options=tuple(layer.options[i] for i in kept)))
+    return replace(space, layers=tuple(layers)), tuple(places)
+
+
+def _beaten(option: Option, layer: LayerSpace) -> bool:
+    """By one that is no worse in both and better in one."""
+    if option.loss is None or option.scheme is None:
+        return False
+    kind, mine = option.scheme.partition(":")[0], (option.loss, option.ms)
+    rivals = (o for o in layer.options if o.loss is not None and o.scheme and o.scheme.partition(":")[0] == kind)
+    theirs = ((rival.loss, rival.ms) for rival in rivals)
+    return any(loss <= mine[0] and ms <= mine[1] and (loss, ms) != mine for loss, ms in theirs if loss is not None)
 
 
 def described(space: Space, mapping: Sequence[int]) -> dict[str, str]:

@@ -1,0 +1,44 @@
+"""Which weight of a torch module a layer of an ONNX file is."""
+
+import difflib
+from collections.abc import Sequence
+
+from prunus.errors import RuleError
+from prunus.mapping.space import LayerSpace, Space
+from prunus.training.layers import Layer
+
+
+def parameters_of(space: Space, layers: Sequence[Layer]) -> list[str]:
+    """The parameter's name of each layer of the space, among `layers` as `find_layers` has them.
+
+    Both may be of the same file, or the file an export of the module: then nodes are called after modules.
+    Raises RuleError: a layer is none of the module's, or its weights have another shape.
+    """
+    return [parameter_of(layer, layers) for layer in space.layers]
+
+
+def module_name(node: str) -> str:
+    """The module that torch.onnx names a node after: "/1/1.0/conv1/Conv" is of 1.0.conv1; children of a Sequential go
+    by their number behind its name."""
+    found: list[str] = []
+    for part in node.strip("/").split("/")[:-1]:
+        if found and part.startswith(f"{found[-1]}."):
+            found[-1] = part
+        else:
+            found.append(part)
+    return ".".join(found)
+
+
+def parameter_of(layer: LayerSpace, layers: Sequence[Layer]) -> str:
+    """As `parameters_of`, of one layer."""
+    for name in (layer.weight, layer.name, module_name(layer.name)):
+        found = next((own for own in layers if name in own.names), None)
+        if found is not None:
+            if tuple(found.weight.shape) != layer.shape:
+                raise RuleError(
+                    f"layer {layer.name}: {list(layer.shape)} in the file, {list(found.weight.shape)} in the module"
+                )
+            return found.parameter
+    known = [own.name for own in layers]
+    near = difflib.get_close_matches(module_name(layer.name) or layer.name, known, n=3, cutoff=0.0)
+    raise RuleError(f"layer {layer.name} is none of the module's; expected one as {', '.join(near) or 'none has any'}")
