@@ -1,7 +1,5 @@
 """Times at equal accuracy."""
 
-import math
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,15 +26,15 @@ def test_along_the_frontier() -> None:
     assert equal.times_as_fast(equal.Point("mine", 0.5, 0.99), LINE) is None
 
 
-@given(
-    st.lists(st.builds(equal.Point, st.just(""), st.floats(0.1, 10), st.floats(0.5, 1)), min_size=1), st.floats(0.5, 1)
-)
-def test_more_networks_never_make_it_slower(points: list[equal.Point], accuracy: float) -> None:
-    """And a network that is as accurate bounds the time."""
-    found = equal.ms_at(points, accuracy)
-    enough = [point.ms for point in points if point.accuracy >= accuracy]
+points = st.builds(equal.Point, st.just(""), st.floats(0.1, 10), st.floats(0.5, 1))
+
+
+@given(st.lists(points, min_size=1), st.floats(0.5, 1))
+def test_a_network_that_is_as_accurate_bounds_the_time(some: list[equal.Point], accuracy: float) -> None:
+    found = equal.ms_at(some, accuracy)
+    enough = [point.ms for point in some if point.accuracy >= accuracy]
     if enough:
         assert found is not None
-        assert found <= min(enough) * (1 + 1e-9) or math.isclose(found, min(enough))
-    for point in points:
-        assert equal.times_as_fast(point, points) == pytest.approx(ms_at(points, point.accuracy) / point.ms)
+        assert found <= min(enough) * (1 + 1e-9)
+    if found is not None:
+        assert found >= min(point.ms for point in some) * (1 - 1e-9)
