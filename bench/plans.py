@@ -60,7 +60,7 @@ def make(network: str, way: str, speedup: float, data: fashion.Data) -> store.Ro
         def accuracy_of(space: Space) -> Evaluator:
             return Evaluator(model, space, _samples(data), EFFORT, STATE / "accuracies.jsonl")
 
-        how = Searching(TRIALS, state=STATE / f"{network}-{speedup:g}.safetensors")
+        how = Searching(TRIALS, state=STATE)
         plan, found = searched_plan(sources, budget, Terms(), way, accuracy_of, how, _say)
         row["accuracy"] = found.accuracy
     else:

@@ -1,7 +1,7 @@
 """Plans by search: it starts from the exact plan, and tries what the sum of losses can't tell."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import final
 
@@ -10,7 +10,7 @@ from prunus.mapping import optuna_search, reinforce
 from prunus.mapping.options import Sources, full_space
 from prunus.mapping.plan import Budget, Plan, plan_of, solve
 from prunus.mapping.rules import Terms, rule_0_stays, rule_1_depthwise
-from prunus.mapping.search import Accuracy, Found, Progress, narrowed
+from prunus.mapping.search import Accuracy, Found, Progress, digest, labels, narrowed
 from prunus.mapping.space import LayerSpace, Option, Space
 
 METHODS = ("search", "tpe", "nsga2")
@@ -20,7 +20,8 @@ SAMPLES = 6  # mappings in each step of REINFORCE
 @final
 @dataclass(frozen=True)
 class Searching:
-    """trials: mappings to try. storage: of Optuna's trials. state: file from which REINFORCE goes on."""
+    """trials: mappings to try. storage: of Optuna's trials. state: folder of files from which REINFORCE goes on, one
+    for each search; those of another network, budget or seed aren't touched."""
 
     trials: int = 300
     seed: int = 0
@@ -41,7 +42,7 @@ def searched_plan(
 
     accuracy_of: of a space, how accurate its mappings are.
     Raises BudgetError: it can't be met, or is one of sparsity. StorageError: the storage can't be reached, or REINFORCE
-    was given one. CheckpointError: `state` is of another search.
+    was given one. CheckpointError: a file in `state` is damaged.
     """
     assert method in METHODS, method
     if budget.kind == "sparsity":
@@ -63,10 +64,20 @@ def _search(
 ) -> Found:  # fmt: skip
     if method == "search":
         settings = reinforce.Reinforce(max(how.trials // SAMPLES, 1), SAMPLES, seed=how.seed)
-        return reinforce.search(space, accuracy, budget_ms, settings, start, how.state, progress)
+        state = (
+            None
+            if how.state is None
+            else how.state / f"search-{_digest(space, budget_ms, settings, start)}.safetensors"
+        )
+        return reinforce.search(space, accuracy, budget_ms, settings, start, state, progress)
     sampler: optuna_search.Sampler = "tpe" if method == "tpe" else "nsga2"
     study = optuna_search.Study(sampler, how.trials, how.storage, how.seed)
     return optuna_search.search(space, accuracy, budget_ms, study, start, progress)
+
+
+def _digest(space: Space, budget_ms: float, settings: reinforce.Reinforce, start: tuple[int, ...]) -> str:
+    names = [layer.name for layer in space.layers]
+    return digest([names, labels(space), budget_ms, asdict(settings), start])
 
 
 def _why(layer: LayerSpace, option: Option, exact: Option, method: str) -> str:
