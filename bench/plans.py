@@ -9,7 +9,7 @@ import torch
 
 from bench import fashion, store, training
 from prunus.mapping.evaluate import Effort, Evaluator
-from prunus.mapping.names import parameter_of
+from prunus.mapping.names import names_of
 from prunus.mapping.network import read_network
 from prunus.mapping.options import sources_of
 from prunus.mapping.plan import Budget, Plan, make_plan
@@ -70,12 +70,11 @@ def make(network: str, way: str, speedup: float, data: fashion.Data) -> store.Ro
 
 def _rules(plan: Plan, model: torch.nn.Module) -> list[dict[str, Any]]:
     """Of the layers that torch has, by its names."""
-    layers, rules = find_layers(model), []
+    layers, rules = find_layers(model), list[dict[str, Any]]()
     for row in plan.rows:
-        rule: dict[str, Any] = {"match": parameter_of(row.layer, layers)}
         option = row.option
-        rule |= {"skip": True} if option.scheme is None else {"scheme": option.scheme, "sparsity": option.sparsity}
-        rules.append(rule)
+        what = {"skip": True} if option.scheme is None else {"scheme": option.scheme, "sparsity": option.sparsity}
+        rules += [{"match": name, **what} for name in names_of(row.layer, layers)]
     return rules
 
 

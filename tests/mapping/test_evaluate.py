@@ -103,7 +103,7 @@ def test_too_few_samples(network: nn.Sequential) -> None:
 
 
 def test_rules_of_a_mapping() -> None:
-    assert rules_of(space("0", "5"), (0, 2)) == [
+    assert rules_of(space("0", "5"), (0, 2), [("0.weight",), ("5.weight",)]) == [
         {"match": "0.weight", "skip": True}, {"match": "5.weight", "scheme": "unstructured", "sparsity": 0.98},
     ]  # fmt: skip
 

@@ -22,7 +22,7 @@ from prunus.training.batches import augmented, order, seed_step
 from prunus.training.data import Samples
 from prunus.training.evaluate import Place, evaluate, recalibrate
 from prunus.training.layers import find_layers
-from prunus.training.losses import distilled, task_loss
+from prunus.training.losses import check_answers, distilled, task_loss
 from prunus.training.pruner import Pruner
 from prunus.training.rates import factor, make_optimizer
 from prunus.training.recipe import Distil
@@ -60,7 +60,8 @@ class Evaluator:
     model: trained, and left as it is; the file that the space is of, as a module, or the module that was exported
     to it. samples: for training, with classes as y. memory: a file for what was evaluated before; None keeps nothing.
 
-    Raises TrainingError: too few samples. RuleError: a layer of the space isn't the model's.
+    Raises TrainingError: too few samples, or the model answers otherwise than y says. RuleError: a layer of the space
+    isn't the model's.
     """
 
     def __init__(
@@ -76,6 +77,9 @@ class Evaluator:
         self.held, self.rest = samples.part(sequence[:n_held]), samples.part(sequence[n_held:])
         self.size = min(how.batch_size, len(self.rest))
         self.place = Place(0, 1, torch.device("cpu"), how.bf16)
+        x, y = self.held.take(range(min(2, len(self.held))))
+        with torch.no_grad():
+            check_answers("cross-entropy", self.model(x), y, samples.classes, samples.where)
         self.memory = Memory(memory, self._identity())
 
     def __call__(self, mapping: Mapping) -> float:
@@ -145,16 +149,14 @@ class Evaluator:
         return digest([hashed.hexdigest(), len(self.held), len(self.rest), self.effort.plain()])
 
 
-def rules_of(space: Space, mapping: Mapping, parameters: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """The mapping as rules of a recipe, `skip` where a layer stays dense; by the names of the module's parameters, or
-    those that the space has for weights."""
-    names = parameters or [layer.weight for layer in space.layers]
-    return [
-        {"match": name, "skip": True}
-        if option.scheme is None
-        else {"match": name, "scheme": option.scheme, "sparsity": option.sparsity}
-        for name, option in zip(names, space.chosen(mapping), strict=True)
-    ]
+def rules_of(space: Space, mapping: Mapping, parameters: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+    """The mapping as rules of a recipe, `skip` where a layer stays dense, by the names that `parameters_of` found."""
+    rules = []
+    for names, option in zip(parameters, space.chosen(mapping), strict=True):
+        dense = option.scheme is None
+        what = {"skip": True} if dense else {"scheme": option.scheme, "sparsity": option.sparsity}
+        rules += [{"match": name, **what} for name in names]
+    return rules
 
 
 def _bytes(tensor: Tensor) -> bytes:

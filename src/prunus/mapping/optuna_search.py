@@ -33,7 +33,7 @@ class Study:
     trials: int = 200
     storage: str | None = None
     seed: int = 0
-    kept: str = "trials that are in it stay, and the same command goes on"
+    kept: str = "trials that are in it stay"
 
 
 def search(

@@ -18,6 +18,7 @@ from prunus.mapping.space import DENSE, LayerSpace, Option, Space
 
 VERSION = 1
 METHODS = ("rules", "exact")
+SEARCHES = ("search", "tpe", "nsga2")  # see `searched`
 UNITS = {"s": 1e3, "ms": 1.0, "us": 1e-3}
 
 

@@ -8,12 +8,11 @@ from typing import final
 from prunus.errors import BudgetError, StorageError
 from prunus.mapping import optuna_search, reinforce
 from prunus.mapping.options import Sources, full_space
-from prunus.mapping.plan import Budget, Plan, plan_of, solve
+from prunus.mapping.plan import SEARCHES, Budget, Plan, plan_of, solve
 from prunus.mapping.rules import Terms, rule_0_stays, rule_1_depthwise
 from prunus.mapping.search import Accuracy, Found, Progress, digest, labels, narrowed
 from prunus.mapping.space import LayerSpace, Option, Space
 
-METHODS = ("search", "tpe", "nsga2")
 SAMPLES = 6  # mappings in each step of REINFORCE
 
 
@@ -27,6 +26,12 @@ class Searching:
     seed: int = 0
     storage: str | None = None
     state: Path | None = None
+
+    @property
+    def kept(self) -> str:
+        """What isn't lost where the storage fails."""
+        where = "" if self.state is None else f", accuracies in {self.state}"
+        return f"trials that are in it stay{where}, and the same command goes on"
 
 
 def searched_plan(
@@ -44,7 +49,7 @@ def searched_plan(
     Raises BudgetError: it can't be met, or is one of sparsity. StorageError: the storage can't be reached, or REINFORCE
     was given one. CheckpointError: a file in `state` is damaged.
     """
-    assert method in METHODS, method
+    assert method in SEARCHES, method
     if budget.kind == "sparsity":
         raise BudgetError(f"--sparsity with --method {method}: expected --target-latency or --speedup")
     if how.storage is not None and method == "search":
@@ -71,7 +76,7 @@ def _search(
         )
         return reinforce.search(space, accuracy, budget_ms, settings, start, state, progress)
     sampler: optuna_search.Sampler = "tpe" if method == "tpe" else "nsga2"
-    study = optuna_search.Study(sampler, how.trials, how.storage, how.seed)
+    study = optuna_search.Study(sampler, how.trials, how.storage, how.seed, how.kept)
     return optuna_search.search(space, accuracy, budget_ms, study, start, progress)
 
 
