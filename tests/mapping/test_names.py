@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from prunus.errors import RuleError
-from prunus.mapping.names import module_name, parameters_of
+from prunus.mapping.names import parameters_of
 from prunus.mapping.space import LayerSpace, Option, Space
 from prunus.pruning.onnx_weights import read, weights
 from prunus.pruning.torch_module import to_module
@@ -62,9 +62,3 @@ def test_layers_with_several_weights_or_none() -> None:
     fixed = LayerSpace("depthwise", "", "conv", (4, 1, 3, 3), 1, CHOICE[:1])
     both = ("gru.weight_ih_l0", "gru.weight_hh_l0")
     assert parameters_of(Space((several, named, fixed), 0.0), find_layers(model)) == [both, both, ()]
-
-
-def test_names_of_nodes() -> None:
-    assert module_name("/1/1.0/shortcut/shortcut.0/Conv") == "1.0.shortcut.0"
-    assert module_name("/features/features.10/conv/Conv") == "features.10.conv"
-    assert module_name("Conv_3") == ""

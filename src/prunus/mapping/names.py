@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from prunus.errors import RuleError
 from prunus.mapping.space import LayerSpace, Space
+from prunus.training.exported import module_name
 from prunus.training.layers import Layer
 
 
@@ -15,18 +16,6 @@ def parameters_of(space: Space, layers: Sequence[Layer]) -> list[tuple[str, ...]
     Raises RuleError: a layer is none of the module's, or its weights have another shape.
     """
     return [names_of(layer, layers) if len(layer.options) > 1 else () for layer in space.layers]
-
-
-def module_name(node: str) -> str:
-    """The module that torch.onnx names a node after: "/1/1.0/conv1/Conv" is of 1.0.conv1; children of a Sequential go
-    by their number behind its name."""
-    found: list[str] = []
-    for part in node.strip("/").split("/")[:-1]:
-        if found and part.startswith(f"{found[-1]}."):
-            found[-1] = part
-        else:
-            found.append(part)
-    return ".".join(found)
 
 
 def names_of(layer: LayerSpace, layers: Sequence[Layer]) -> tuple[str, ...]:
