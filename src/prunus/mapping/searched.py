@@ -12,6 +12,7 @@ from prunus.mapping.plan import SEARCHES, Budget, Plan, plan_of, solve
 from prunus.mapping.rules import Terms, rule_0_stays, rule_1_depthwise
 from prunus.mapping.search import Accuracy, Found, Progress, digest, labels, narrowed
 from prunus.mapping.space import LayerSpace, Option, Space
+from prunus.mapping.storage import JOURNAL
 
 SAMPLES = 6  # mappings in each step of REINFORCE
 
@@ -19,13 +20,20 @@ SAMPLES = 6  # mappings in each step of REINFORCE
 @final
 @dataclass(frozen=True)
 class Searching:
-    """trials: mappings to try. storage: of Optuna's trials. state: folder of files from which REINFORCE goes on, one
-    for each search; those of another network, budget or seed aren't touched."""
+    """trials: mappings to try. storage: of Optuna's trials. state: folder of files from which a search goes on; those
+    of another network, budget or seed aren't touched."""
 
     trials: int = 300
     seed: int = 0
     storage: str | None = None
     state: Path | None = None
+
+    @property
+    def trials_at(self) -> str | None:
+        """The storage; where none was named but a state, a journal beside it."""
+        if self.storage is None and self.state is not None:
+            return f"{JOURNAL}{self.state.resolve() / 'trials.log'}"
+        return self.storage
 
     @property
     def kept(self) -> str:
@@ -76,7 +84,9 @@ def _search(
         )
         return reinforce.search(space, accuracy, budget_ms, settings, start, state, progress)
     sampler: optuna_search.Sampler = "tpe" if method == "tpe" else "nsga2"
-    study = optuna_search.Study(sampler, how.trials, how.storage, how.seed, how.kept)
+    if how.state is not None:
+        how.state.mkdir(parents=True, exist_ok=True)
+    study = optuna_search.Study(sampler, how.trials, how.trials_at, how.seed, how.kept)
     return optuna_search.search(space, accuracy, budget_ms, study, start, progress)
 
 
