@@ -38,15 +38,17 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
 
 
 def _database(url: str) -> optuna.storages.BaseStorage:
-    waits = {"connect_args": {"timeout": LOCKED_S}} if url.startswith("sqlite") else None
+    here = url.startswith("sqlite")
+    # a server may have closed a connection that waited for a training
+    how: dict[str, Any] = {"connect_args": {"timeout": LOCKED_S}} if here else {"pool_pre_ping": True}
     for _ in range(TRIES):
         try:
-            return optuna.storages.RDBStorage(url, waits)
+            return optuna.storages.RDBStorage(url, how)
         except sqlalchemy.exc.DBAPIError as error:  # another process makes the same tables
             if not any(words in str(error.orig) for words in ("already exists", "duplicate", "UNIQUE")):
                 raise
             time.sleep(WAIT_S)
-    return optuna.storages.RDBStorage(url, waits)
+    return optuna.storages.RDBStorage(url, how)
 
 
 @contextmanager
