@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from prunus.errors import CheckpointError, PrunusError
+from prunus.errors import BudgetError, CheckpointError
 from prunus.mapping.reinforce import Reinforce, search
 from prunus.mapping.search import Mapping, Progress
 from prunus.mapping.space import Space
@@ -92,6 +92,6 @@ def test_a_state_that_is_of_something_else(tmp_path: Path) -> None:
 
 def test_an_infeasible_budget_costs_nothing() -> None:
     tried, call = stopped_after(space_of(0), 1000)
-    with pytest.raises(PrunusError, match="fastest mapping takes"):
+    with pytest.raises(BudgetError, match="fastest mapping takes"):
         search(space_of(0), call, 0.2, SHORT)
     assert not tried

@@ -46,7 +46,7 @@ def search(
 ) -> Found:
     """The best of all mappings tried. start: tried first.
 
-    Raises PrunusError: no mapping keeps the budget. StorageError: the storage can't be reached.
+    Raises BudgetError: no mapping keeps the budget. StorageError: the storage can't be reached.
     """
     check_budget(space, budget_ms)
     run = _Run(space, budget_ms, how or Study())

@@ -55,7 +55,7 @@ def search(
     start: tried first, and what the policy leans to. state: a file from which a search that was stopped goes on; it is
     written after each step.
 
-    Raises PrunusError: no mapping keeps the budget. CheckpointError: `state` is of another search, or damaged.
+    Raises BudgetError: no mapping keeps the budget. CheckpointError: `state` is of another search, or damaged.
     OutputError: it can't be written.
     """
     check_budget(space, budget_ms)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
-from prunus.errors import PrunusError
+from prunus.errors import BudgetError
 from prunus.mapping.space import DENSE, LayerSpace, Option, Space
 
 Mapping = tuple[int, ...]  # the index of an option per layer
@@ -60,11 +60,11 @@ def best_of(tried: Sequence[Found], budget_ms: float) -> Found | None:
 def check_budget(space: Space, budget_ms: float) -> None:
     """Can any mapping keep the budget?
 
-    Raises PrunusError: none can; says the least time.
+    Raises BudgetError: none can; says the least time.
     """
     least = space.ms(fastest(space))
     if not budget_ms >= least:
-        raise PrunusError(
+        raise BudgetError(
             f"budget {budget_ms:.4g} ms: the fastest mapping takes {least:.4g} ms, expected at least that"
         )
 
