@@ -102,3 +102,20 @@ def test_what_a_search_cant_start_with(folder: Path, capsys: pytest.CaptureFixtu
     assert run(["map", "model.onnx", "--method", "tpe", "--data", "train.npz", "--sparsity", "0.5"]) == BAD_INPUT
     assert "--sparsity with --method tpe" in capsys.readouterr().err
     assert not (folder / "plan.yaml").exists()
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(8, 16, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        last: torch.Tensor = self.gru(x)[0][:, -1]
+        return last
+
+
+def test_recurrent_layers_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    export_onnx(Recurrent().eval(), folder / "gru.onnx", torch.zeros(2, 4, 8))
+    words = ["map", "gru.onnx", "--method", "search", "--data", "train.npz", "--input-shape", "x=1,4,8", *SHORT]
+    assert run(words) == BAD_INPUT
+    assert "/gru/GRU: GRU of a file isn't trained by a search" in capsys.readouterr().err

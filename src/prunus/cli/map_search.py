@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from prunus.errors import RecipeError, TrainingError
+from prunus.errors import RecipeError, TrainingError, UnsupportedError
 
 if TYPE_CHECKING:
     from prunus.mapping.options import Sources
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from prunus.pruning.images import Scaling
 
 ACCURACIES = "accuracies.jsonl"
+RECURRENT = ("GRU", "LSTM", "RNN")
 
 
 @final
@@ -51,6 +52,7 @@ def search_plan(
     """The plan that a search finds, and how accurate it was.
 
     Raises RecipeError: no data. TrainingError: data that isn't any, or a network that can't be trained.
+    UnsupportedError: recurrent layers, which aren't layers any more in a file's module.
     """
     from prunus.mapping.evaluate import Effort, Evaluator
     from prunus.mapping.searched import Searching, searched_plan
@@ -60,6 +62,12 @@ def search_plan(
     if how.data is None:
         raise RecipeError(f"--method {method}: --data missing, expected an npz with x and y or a folder of images")
     network = sources.network
+    for site in network.sites:
+        if site.op in RECURRENT and not site.refusal:
+            raise UnsupportedError(
+                f"layer {site.name}: {site.op} of a file isn't trained by a search; expected --method rules or exact, "
+                "or in Python an Evaluator of the torch module"
+            )
     shape = _sample_shape(network)
     samples = _samples(how.data, scaling, shape)
     module = to_module(network.model, network.input_shapes)

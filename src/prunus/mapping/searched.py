@@ -8,7 +8,7 @@ from typing import final
 from prunus.errors import BudgetError, StorageError
 from prunus.mapping import optuna_search, reinforce
 from prunus.mapping.options import Sources, full_space
-from prunus.mapping.plan import SEARCHES, Budget, Plan, plan_of, solve
+from prunus.mapping.plan import SEARCHES, Budget, Plan, plan_of, solve_or_say
 from prunus.mapping.rules import Terms, rule_0_stays, rule_1_depthwise
 from prunus.mapping.search import Accuracy, Found, Progress, digest, labels, narrowed
 from prunus.mapping.space import LayerSpace, Option, Space
@@ -64,7 +64,7 @@ def searched_plan(
         raise StorageError("--storage with --method search: expected --method tpe or nsga2, whose trials it keeps")
     stays = {site.name: rule_1_depthwise(site) or rule_0_stays(site, terms) for site in sources.network.sites}
     whole = full_space(sources, terms.sparsities, lambda site: stays[site.name])
-    space, start = narrowed(whole, solve(whole, budget))
+    space, start = narrowed(whole, solve_or_say(sources, whole, budget, terms))
     found = _search(space, accuracy_of(space), budget.ms(space), method, how, start, progress)
     pairs = list(zip(space.layers, space.chosen(found.mapping), space.chosen(start), strict=True))
     reasons = [stays[layer.name] or _why(layer, option, exact, method) for layer, option, exact in pairs]
