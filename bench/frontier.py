@@ -36,12 +36,7 @@ def measured() -> dict[str, store.Row]:
     """The pruned networks of seed 0 whose files are here, by key."""
     rows = store.latest(store.read(training.RESULTS)).values()
     mine = [row for row in rows if row.get("network") == NETWORK and row.get("seed") == 0]
-    return {row["key"]: row for row in mine if file_of(row["key"]).exists()}
-
-
-def file_of(key: str) -> Path:
-    """Where bench.training left a network."""
-    return training.KEPT / f"{key.replace(' ', '-').replace(':', '_')}.onnx"
+    return {row["key"]: row for row in mine if training.file_of(row["key"]).exists()}
 
 
 def time_all(rows: dict[str, store.Row], time_s: float) -> list[store.Row]:
@@ -51,7 +46,7 @@ def time_all(rows: dict[str, store.Row], time_s: float) -> list[store.Row]:
     model.load_state_dict(torch.load(training.KEPT / f"{NETWORK}-dense-0.pt", weights_only=True))
     x = np.random.default_rng(0).standard_normal((1, 1, 28, 28)).astype(np.float32)
     export_onnx(model, dense, torch.from_numpy(x))
-    sessions = {key: prunus.compile(file_of(key), threads=1) for key in rows}
+    sessions = {key: prunus.compile(training.file_of(key), threads=1) for key in rows}
     sessions["dense"] = prunus.compile(dense, threads=1)
     peer = open_engine("onnxruntime", dense, Setting(1))
     calls: dict[str, Any] = {key: lambda s=session: s.run(None, {"x": x}) for key, session in sessions.items()}

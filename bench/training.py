@@ -14,6 +14,7 @@ import json
 import sys
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -95,35 +96,45 @@ def recipe(case: Case) -> dict[str, Any]:
     rule: dict[str, Any] = {"match": "re:.*", "scheme": case.scheme}
     if case.scheme != "filter":
         rule["sparsity"] = case.sparsity
-    made: dict[str, Any] = {
-        "method": case.method,
-        "epochs": {"sparsify": SPARSIFY, "recover": RECOVER},
-        "layers": [{"match": first, "skip": True}, {"match": last, "skip": True}, rule],
-    }
+    made = with_rules([{"match": first, "skip": True}, {"match": last, "skip": True}, rule], case.method)
     if case.scheme == "filter":
         made["remove"] = {"macs": 1 - case.sparsity}
     return made
 
 
+def with_rules(rules: list[dict[str, Any]], method: str = METHOD) -> dict[str, Any]:
+    """A recipe as those of the table, with other rules."""
+    return {"method": method, "epochs": {"sparsify": SPARSIFY, "recover": RECOVER}, "layers": rules}
+
+
+def file_of(key: str) -> Path:
+    """Where the network of a row is kept."""
+    return KEPT / f"{key.replace(' ', '-').replace(':', '_')}.onnx"
+
+
 def measure(case: Case, data: fashion.Data) -> store.Row:
     """Prune, retrain, export; accuracy of the exported file's network."""
+    return {"key": case.key, **asdict(case), **retrained(case.key, case.network, case.seed, recipe(case), data)}
+
+
+def retrained(key: str, network: str, seed: int, made: dict[str, Any], data: fashion.Data) -> store.Row:
+    """The dense network of a seed pruned and retrained by a recipe, its file kept; what is measured of it."""
     start = time.perf_counter()
-    model, before = dense(case.network, case.seed, data)
-    teacher, _ = dense(case.network, case.seed, data)
+    model, before = dense(network, seed, data)
+    teacher, _ = dense(network, seed, data)
     teacher.to(memory_format=fashion.LAST).eval()
     n_batches = len(data.x) // fashion.BATCH
-    pruner = Pruner(model, recipe(case), data.test_x[:2], n_batches)
+    pruner = Pruner(model, made, data.test_x[:2], n_batches)
     plan = fashion.Plan(SPARSIFY + RECOVER, DENSE.rate)
-    fashion.train(model, data, plan, case.seed, pruner, teacher)
+    fashion.train(model, data, plan, seed, pruner, teacher)
     report = pruner.finalize()
-    network = pruner.shrink() if case.scheme == "filter" else model
-    after = fashion.accuracy(network, data.test_x, data.test_y)
-    name = case.key.replace(" ", "-").replace(":", "_")
-    pruner.export(KEPT / f"{name}.onnx")
+    smaller = pruner.shrink() if "remove" in made else model
+    after = fashion.accuracy(smaller, data.test_x, data.test_y)
+    pruner.export(file_of(key))
     return {
-        "key": case.key, **asdict(case), "accuracy": after, "dense": before, "drop": 100 * (before - after),
-        "choosing": fashion.accuracy(network, data.choose_x, data.choose_y), "zeros": report.sparsity,
-        "macs": fashion.macs(network), "epochs": plan.epochs, "minutes": _minutes(start),
+        "accuracy": after, "dense": before, "drop": 100 * (before - after),
+        "choosing": fashion.accuracy(smaller, data.choose_x, data.choose_y), "zeros": report.sparsity,
+        "macs": fashion.macs(smaller), "epochs": plan.epochs, "minutes": _minutes(start),
     }  # fmt: skip
 
 

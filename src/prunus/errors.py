@@ -86,3 +86,7 @@ class BudgetError(PrunusError, ValueError):
 
 class DisagreementError(PrunusError):
     """Outputs of engines differ: the answer is no, not a bad input."""
+
+
+class StorageError(PrunusError, OSError):
+    """A storage of trials that can't be reached or used: its URL without the password, and why."""

@@ -8,7 +8,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
         "ruamel",
         "platformdirs", "filelock", "PIL", "google", "scipy",
     ),
-    "prune": ("torch", "accelerate", "safetensors"),
+    "prune": ("torch", "accelerate", "safetensors", "optuna", "sqlalchemy"),
     "bench": ("openvino", "matplotlib"),
     "peers": ("ncnn", "pnnx", "MNN", "ai_edge_litert", "flatbuffers"),
     "fpga": ("amaranth",),

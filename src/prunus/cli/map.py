@@ -7,6 +7,7 @@ import typer
 
 from prunus.cli.calibration import calibration_of
 from prunus.cli.images import parse_scaling
+from prunus.cli.map_search import Search, search_plan
 from prunus.cli.options import (
     Bgr,
     Cc,
@@ -48,8 +49,24 @@ def map(
     ] = None,
     method: Annotated[
         str,
-        typer.Option("--method", help="rules: the paper's, then exact among what they leave. exact: of everything."),
+        typer.Option(
+            "--method",
+            help="rules: the paper's, then exact among what they leave. exact: of everything. search (REINFORCE), tpe, "
+            "nsga2 (Optuna): by trial, with --data.",
+        ),
     ] = "rules",
+    data: Annotated[
+        Path | None, typer.Option("--data", help="To search with: npz with x and y, or a folder of images per class.")
+    ] = None,
+    trials: Annotated[int, typer.Option("--trials", min=1, help="Mappings that a search tries.")] = 300,
+    steps: Annotated[int, typer.Option("--steps", min=0, help="Of retraining in each trial.")] = 40,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            "--storage", metavar="URL", help="Where tpe and nsga2 keep trials, for several processes: sqlite:///t.db."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of a search; give each process its own.")] = 0,
     difficulty: Annotated[
         str, typer.Option("--difficulty", help="Of the data set, for rules on 3x3: easy (punched), hard (pattern).")
     ] = "easy",
@@ -83,14 +100,14 @@ def map(
     from prunus.mapping.accuracy import check_table
     from prunus.mapping.network import read_network
     from prunus.mapping.options import sources_of
-    from prunus.mapping.plan import METHODS, make_plan, parse_budget, plan_text
+    from prunus.mapping.plan import METHODS, SEARCHES, make_plan, parse_budget, plan_text
     from prunus.mapping.rules import DIFFICULTIES, Terms
     from prunus.mapping.sensitivity import measure_gains
 
     printer = Printer(quiet, json)
     budget = parse_budget(target_latency, speedup, sparsity)
-    if method not in METHODS:
-        raise RecipeError(f"--method {method!r}: expected one of {', '.join(METHODS)}")
+    if method not in (*METHODS, *SEARCHES):
+        raise RecipeError(f"--method {method!r}: expected one of {', '.join((*METHODS, *SEARCHES))}")
     if difficulty not in DIFFICULTIES:
         raise RecipeError(f"--difficulty {difficulty!r}: expected one of {', '.join(DIFFICULTIES)}")
     shapes = parse_shapes(input_shape) or {}
@@ -104,7 +121,13 @@ def map(
         )  # fmt: skip
         gains = {} if feeds is None else measure_gains(network, feeds, step)
         sources = sources_of(network, gains, step)
-        plan = make_plan(sources, budget, method, Terms(difficulty, beta, ends))
+        terms, tried = Terms(difficulty, beta, ends), None
+        if method in SEARCHES:
+            search = Search(data, trials, steps, storage, seed, output.with_suffix(".search"))
+            scaling = parse_scaling(mean, std, bgr)
+            plan, tried = search_plan(sources, budget, terms, method, search, scaling, step)
+        else:
+            plan = make_plan(sources, budget, method, terms)
         found = check_table(network, sources.table, check, progress=step) if check else None
     write_atomically(output, plan_text(plan).encode())
     _show(printer, plan)
@@ -113,8 +136,10 @@ def map(
             f"{found.n} interpolated times measured anew: median error {found.median:.1%}, p90 {found.p90:.1%}, "
             f"worst {found.worst or '-'}"
         )
+    if tried is not None:
+        printer.line(f"accuracy {tried}")
     printer.line(f"{output}: written; prunus prune {model} --plan {output} -o sparse.onnx prunes by it")
-    printer.write_json({"output": str(output), **_plain(plan), "check": found})
+    printer.write_json({"output": str(output), **_plain(plan), "check": found, "tried": tried})
 
 
 def _show(printer: Printer, plan: "Plan") -> None:

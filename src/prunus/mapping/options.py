@@ -93,8 +93,8 @@ def space_of(
     for site in sources.network.sites:
         dense = dense_option(sources, site)
         options = (dense, *options_of(site, dense))
-        weight = site.weights[0].name if site.weights else ""
-        layers.append(LayerSpace(site.name, weight, site.op, site.shape, site.macs, options))
+        weight, *others = [weight.name for weight in site.weights] or [""]
+        layers.append(LayerSpace(site.name, weight, site.op, site.shape, site.macs, options, tuple(others)))
     return Space(tuple(layers), round(sources.placed.other_ms * sources.placed.pace, 6))
 
 

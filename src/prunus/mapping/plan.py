@@ -18,6 +18,7 @@ from prunus.mapping.space import DENSE, LayerSpace, Option, Space
 
 VERSION = 1
 METHODS = ("rules", "exact")
+SEARCHES = ("search", "tpe", "nsga2")  # see `searched`
 UNITS = {"s": 1e3, "ms": 1.0, "us": 1e-3}
 
 
@@ -110,14 +111,14 @@ def make_plan(sources: Sources, budget: Budget, method: str, terms: Terms) -> Pl
     assert method in METHODS, method
     if method == "rules":
         ruled = rule_based(sources, terms)
-        space, mapping = ruled.space, _solve(sources, ruled.space, budget, terms)
+        space, mapping = ruled.space, solve_or_say(sources, ruled.space, budget, terms)
         reasons = [ruled.reasons.get((layer.name, option.sparsity), "") for layer, option in _pairs(space, mapping)]
         return plan_of(sources, space, mapping, reasons, budget, method)
     stays = {site.name: rule_1_depthwise(site) or rule_0_stays(site, terms) for site in sources.network.sites}
     space = full_space(sources, terms.sparsities, lambda site: stays[site.name])
     if budget.kind == "sparsity":
         space = _fast_ones(space, terms.beta)
-    mapping = _solve(sources, space, budget, terms)
+    mapping = solve_or_say(sources, space, budget, terms)
     reasons = [stays[layer.name] or _why_exact(layer, option) for layer, option in _pairs(space, mapping)]
     return plan_of(sources, space, mapping, reasons, budget, method)
 
@@ -175,7 +176,7 @@ def plan_text(plan: Plan) -> str:
     return stream.getvalue()
 
 
-def _solve(sources: Sources, space: Space, budget: Budget, terms: Terms) -> tuple[int, ...]:
+def solve_or_say(sources: Sources, space: Space, budget: Budget, terms: Terms) -> tuple[int, ...]:
     """As `solve`; a budget out of reach is told with what could still be tried."""
     try:
         return solve(space, budget)

@@ -26,7 +26,8 @@ class Option:
 
 @dataclass(frozen=True)
 class LayerSpace:
-    """A layer: its node's name, that of its weights, the weights' shape, its multiply-adds, and the options."""
+    """A layer: its node's name, that of its weights, the weights' shape, its multiply-adds, and the options.
+    others: names of further weights, of recurrent layers and of layers that are computed alike."""
 
     name: str
     weight: str
@@ -34,6 +35,7 @@ class LayerSpace:
     shape: tuple[int, ...]
     macs: int
     options: tuple[Option, ...]
+    others: tuple[str, ...] = ()
 
     @property
     def dense_ms(self) -> float:

@@ -54,6 +54,21 @@ class Samples:
             raise TrainingError(f"{self.where}: x is {list(x.shape[1:])}, expected model.input {list(self._shape)}")
         return x, y.long() if not y.is_floating_point() else y.float()
 
+    def part(self, indices: Sequence[int]) -> "Samples":
+        """Only these, in this order."""
+        chosen = np.asarray(indices, np.int64)
+        source: Any
+        if not isinstance(self._source, tuple):
+            source = torch.utils.data.Subset(self._source, chosen.tolist())
+        elif isinstance(self._source[0], np.ndarray):
+            source = tuple(array[chosen] for array in self._source)
+        else:
+            files, labels = self._source
+            source = ([files[i] for i in chosen.tolist()], labels[chosen])
+        made = Samples(source, self.where, self._scaling, self._shape)
+        made.classes = self.classes
+        return made
+
     def _collate(self, indices: Sequence[int]) -> Pair:
         try:
             batch = default_collate([self._source[i] for i in indices])
