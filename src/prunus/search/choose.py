@@ -1,0 +1,102 @@
+"""Which channels live, chosen without training: what Pruning-as-Search is compared with; and budgets met exactly.
+
+"bn-gamma" and "uniform" are the baselines in the code of Li et al., "Pruning-as-Search", IJCAI 2022, arXiv:2206.01198;
+the first is due to Liu et al., "Network Slimming", ICCV 2017, arXiv:1708.06519.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from prunus.errors import ShrinkError
+from prunus.search.branches import Branches
+from prunus.search.costs import Cost
+from prunus.training.shrink.groups import Groups
+from prunus.training.shrink.importance import importance
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+
+
+def cost(of: Cost, keep: Bools) -> float:
+    """As a share of the whole network's."""
+    with torch.no_grad():
+        return float(of(torch.from_numpy(keep.astype(np.float32))))
+
+
+def by_scores(groups: Groups, scores: Floats, of: Cost, budget: float, least: int = 1) -> Bools:
+    """bool[groups.n]: the groups of the highest scores in the whole network, as many as the budget allows; of every
+    bundle at least `least`.
+
+    Raises ShrinkError: the floor costs more than the budget.
+    """
+    held = np.zeros(groups.n, bool)
+    for members in groups.bundles:
+        held[members[np.argsort(-scores[members], kind="stable")[:least]]] = True
+    floor = cost(of, held)
+    if floor > budget:
+        raise ShrinkError(
+            f"budget {budget:g}: can't be reached, expected at least {np.ceil(floor * 1e4) / 1e4:g}, which is {least} "
+            f"channel{'s' * (least > 1)} in each layer"
+        )
+    order = np.argsort(np.where(held, np.inf, scores), kind="stable")[: int((~held).sum())]  # the least first
+    low, high = 0, len(order)  # how many go: low too few, high enough
+    while low < high:
+        middle = (low + high) // 2
+        keep = np.ones(groups.n, bool)
+        keep[order[:middle]] = False
+        low, high = (low, middle) if cost(of, keep) <= budget else (middle + 1, high)
+    keep = np.ones(groups.n, bool)
+    keep[order[:low]] = False
+    return _fill(keep, order[:low][::-1], of, budget)
+
+
+def _fill(keep: Bools, candidates: NDArray[np.int64], of: Cost, budget: float) -> Bools:
+    """One group costs more than another: take back those that still fit, the best first."""
+    for group in candidates[:200].tolist():
+        keep[group] = True
+        if cost(of, keep) > budget:
+            keep[group] = False
+    return keep
+
+
+def uniform(groups: Groups, worth: Floats, of: Cost, budget: float) -> Bools:
+    """bool[groups.n]: the same share of each bundle, those of most worth in it.
+
+    Raises ShrinkError: as `by_scores`.
+    """
+    ranks = np.zeros(groups.n)
+    for members in groups.bundles:  # the best of a bundle has 1, and each further one a step less
+        ranks[members[np.argsort(-worth[members], kind="stable")]] = 1 - np.arange(len(members)) / len(members)
+    return by_scores(groups, ranks, of, budget)
+
+
+def magnitude(model: nn.Module, groups: Groups) -> Floats:
+    """float64[groups.n]: mean squares of the filters, relative to their layers'. model: the merged one."""
+    named = {name: parameter.detach().cpu().numpy() for name, parameter in model.named_parameters()}
+    return importance(groups, {call.weight: named[call.weight] for call in groups.calls})
+
+
+def bn_gamma(model: nn.Module, merged: nn.Module, groups: Groups) -> Floats:
+    """float64[groups.n]: mean |scale| of the BatchNorms of a group's channels; of Branches those of the convolutions
+    together. Groups without any count as the mean of all.
+
+    merged: the network that the groups are of.
+    """
+    total, seen = np.zeros(groups.n), np.zeros(groups.n)
+
+    def add(ids: NDArray[np.int64] | None, scales: torch.Tensor) -> None:
+        if ids is not None:
+            inside = ids >= 0
+            np.add.at(total, ids[inside], scales.detach().abs().cpu().double().numpy()[inside])
+            np.add.at(seen, ids[inside], 1)
+
+    for name, module in model.named_modules():
+        if isinstance(module, Branches):
+            add(groups.ties.get((f"{name}.weight" if name else "weight", 0)), module.scales)
+        elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) and module.affine:
+            add(groups.ties.get((f"{name}.weight" if name else "weight", 0)), module.weight)
+    scores = total / np.maximum(seen, 1)
+    scores[seen == 0] = scores[seen > 0].mean() if (seen > 0).any() else 1.0
+    return scores

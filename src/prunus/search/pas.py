@@ -1,0 +1,138 @@
+"""Pruning-as-Search: widths and weights are trained together, under one budget.
+
+Source: Li et al., "Pruning-as-Search", IJCAI 2022, arXiv:2206.01198, and the authors' code. Ours: nothing is set by
+hand for a network. The code's strength of the penalty (5 for one network, 0.1 for another) and its rate of 0.02 with
+momentum become two numbers without a unit, in proportion to the gradients that b gets from the task in the first steps;
+b neither decays nor has momentum, and stays within 0 and 2. What lives at the end is trimmed to the budget by b, for
+the search hovers around it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from prunus.errors import ShrinkError
+from prunus.search.branches import branched, merge
+from prunus.search.choose import by_scores, cost
+from prunus.search.costs import Cost
+from prunus.search.gates import ALIVE, Gated, insert_gates
+from prunus.training.shrink.groups import Groups
+from prunus.training.shrink.remove import shrink
+from prunus.training.shrink.trace import Inputs
+
+WARM = 0.05  # of the steps: b stands, and the task's gradients are measured
+PRESSURE = 2.0  # the penalty's gradient at first, over the task's; root mean squares over all channels
+FALL = 0.2  # of the steps: how long b would take to 0.5 under the penalty as it is at first
+MOST = 2.0  # of b
+
+
+@final
+@dataclass(frozen=True)
+class Found:
+    """What a search left. keep: bool[groups.n]. cost, budget: as shares. widths: of each layer by its weight's name,
+    before and after."""
+
+    keep: NDArray[np.bool_]
+    cost: float
+    budget: float
+    widths: dict[str, tuple[int, int]]
+
+
+@final
+class WidthSearch:
+    """A search, as three calls in a loop of one's own:
+
+        search = WidthSearch(model, x, macs, budget=0.5, n_steps=n)           # model: trained
+        optimizer = torch.optim.SGD(search.network.weights(), rate, momentum=0.9)
+        for x, y in loader:
+            loss = criterion(search.network(x), y) + search.penalty()
+            optimizer.zero_grad(); loss.backward(); optimizer.step(); search.step()
+        search.finish()
+        ...                                                        # fine-tune search.network, the masks stand
+        smaller = search.shrink()
+
+    cost_of: from Groups to what is to be limited. budget: the share of it that stays. n_steps: of the search.
+    history: after each step how many groups of each bundle live.
+    Raises UnsupportedError, ShrinkError: as `insert_gates`; and where one channel per layer costs more than the budget.
+    """
+
+    def __init__(
+        self, model: nn.Module, example_inputs: Inputs, cost_of: Callable[[Groups], Cost], budget: float, n_steps: int
+    ) -> None:
+        if not 0 < budget <= 1:
+            raise ShrinkError(f"budget {budget:g}: expected a share above 0 and up to 1")
+        self.network: Gated = insert_gates(model, example_inputs)
+        self.groups, self._inputs, self.budget = self.network.groups, example_inputs, budget
+        self.cost: Cost = cost_of(self.groups)
+        self.history: list[list[int]] = []
+        self._n_steps, self._squares, self._strength, self._rate = n_steps, list[float](), 0.0, 0.0
+        by_scores(self.groups, np.zeros(self.groups.n), self.cost, budget)  # says so now if it can't be met
+
+    def penalty(self) -> Tensor:
+        """strength * (cost - budget)^2; 0 at first, and once the widths stand."""
+        gates = self.network.gates
+        if gates.frozen or not self._strength:
+            return torch.zeros((), device=gates.b.device)
+        excess = self.cost(gates()) - self.budget
+        return (self._strength * excess * excess).float()
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """After each step of the optimiser: moves b by its gradient, which is then cleared, and notes the widths."""
+        gates = self.network.gates
+        if gates.frozen:
+            return
+        slope = gates.b.grad
+        assert slope is not None
+        if not self._rate:
+            self._squares.append(float(slope.square().mean()))
+            if len(self._squares) >= max(1, round(WARM * self._n_steps)):
+                self._set_rate()
+        else:
+            gates.b.sub_(self._rate * slope).clamp_(0, MOST)
+        gates.b.grad = None
+        keep = self.network.keep()
+        self.history.append([int(keep[members].sum()) for members in self.groups.bundles])
+
+    def _set_rate(self) -> None:
+        task = max(float(np.sqrt(np.mean(self._squares))), 1e-12)
+        mask = torch.ones(self.groups.n, dtype=torch.float64, requires_grad=True)
+        with torch.enable_grad():
+            (share,) = torch.autograd.grad(self.cost(mask), mask)
+        over = 2 * (1 - self.budget) * float(share.square().mean().sqrt())
+        self._strength = PRESSURE * task / over if over > 0 else 0.0
+        self._rate = (1 - ALIVE) / (FALL * self._n_steps) / (PRESSURE * task)
+
+    def finish(self) -> Found:
+        """The channels that live are trimmed to the budget, by b, and stay so."""
+        scores = self.network.gates.b.detach().cpu().double().numpy()
+        return self.freeze(by_scores(self.groups, scores, self.cost, self.budget))
+
+    def freeze(self, keep: NDArray[np.bool_]) -> Found:
+        """From now on these live. keep: bool[groups.n]."""
+        self.network.gates.freeze(keep)
+        return Found(keep, cost(self.cost, keep), self.budget, layer_widths(self.groups, keep))
+
+    def shrink(self) -> nn.Module:
+        """The network without what doesn't live, branches merged; checked against the masked one.
+
+        Raises ShrinkError: as `prunus.training.shrink.remove.shrink`.
+        """
+        plain = self.network.plain
+        plain = merge(plain) if branched(plain) else plain
+        return shrink(plain, self._inputs, self.network.keep(), self.groups)
+
+
+def layer_widths(groups: Groups, keep: NDArray[np.bool_]) -> dict[str, tuple[int, int]]:
+    """Filters of each layer, before and after, by its weight's name."""
+    found = {}
+    for name, dim in groups.filters:
+        n = groups.shapes[name][dim]
+        ids = groups.ties.get((name, dim))
+        found[name] = n, n if ids is None else int(np.append(keep, True)[ids].sum())
+    return found
