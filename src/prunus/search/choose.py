@@ -4,6 +4,8 @@
 the first is due to Liu et al., "Network Slimming", ICCV 2017, arXiv:1708.06519.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,6 +16,7 @@ from prunus.search.branches import Branches
 from prunus.search.costs import Cost
 from prunus.training.shrink.groups import Groups
 from prunus.training.shrink.importance import importance
+from prunus.training.shrink.widths import strides
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -38,7 +41,7 @@ def by_scores(groups: Groups, scores: Floats, of: Cost, budget: float, least: in
     if floor > budget:
         raise ShrinkError(
             f"budget {budget:g}: can't be reached, expected at least {np.ceil(floor * 1e4) / 1e4:g}, which is {least} "
-            f"channel{'s' * (least > 1)} in each layer"
+            f"channel{'s' * (least > 1)} in each layer, {floor * of.whole:.4g} {of.unit}"
         )
     order = np.argsort(np.where(held, np.inf, scores), kind="stable")[: int((~held).sum())]  # the least first
     low, high = 0, len(order)  # how many go: low too few, high enough
@@ -58,6 +61,57 @@ def _fill(keep: Bools, candidates: NDArray[np.int64], of: Cost, budget: float) -
         keep[group] = True
         if cost(of, keep) > budget:
             keep[group] = False
+    return keep
+
+
+def rounded(groups: Groups, scores: Floats, keep: Bools, of: Cost, budget: float, round_to: int) -> Bools:
+    """bool[groups.n]: like `keep`, in widths of multiples of `round_to` channels, or of a half, a quarter, ... of it
+    where a bundle is narrower than twice that: down first, then up where it fits, the best first.
+
+    Raises ShrinkError: as `by_scores`.
+    """
+    steps = strides(groups, round_to)
+    order = [members[np.argsort(-scores[members], kind="stable")] for members in groups.bundles]
+    widths = np.array([int(keep[members].sum()) for members in groups.bundles], np.int64)
+    widths = np.maximum(widths // steps, 1) * steps
+    found = _widest(groups, order, widths)
+    if cost(of, found) > budget:  # bundles that were narrower than a step
+        widths = steps
+        found = _widest(groups, order, widths)
+    if (floor := cost(of, found)) > budget:
+        raise ShrinkError(
+            f"budget {budget:g}: can't be reached in steps of {round_to} channels, expected at least "
+            f"{np.ceil(floor * 1e4) / 1e4:g}, or a smaller round_to"
+        )
+    closed = set[int]()
+    while len(closed) < len(order):
+        blocks = [
+            (
+                -1.0
+                if bundle in closed
+                else float(scores[ids[width : width + step]].mean())
+                if width < len(ids)
+                else -1.0
+            )
+            for bundle, (ids, width, step) in enumerate(zip(order, widths.tolist(), steps.tolist(), strict=True))
+        ]
+        bundle = int(np.argmax(blocks))
+        if blocks[bundle] < 0:
+            break
+        trial = widths.copy()
+        trial[bundle] = min(int(trial[bundle] + steps[bundle]), len(order[bundle]))
+        if cost(of, wider := _widest(groups, order, trial)) <= budget:
+            widths, found = trial, wider
+        else:
+            closed.add(bundle)
+    return found
+
+
+def _widest(groups: Groups, order: Sequence[NDArray[np.int64]], widths: NDArray[np.int64]) -> Bools:
+    """Of each bundle the first of `order`."""
+    keep = np.zeros(groups.n, bool)
+    for ids, width in zip(order, widths.tolist(), strict=True):
+        keep[ids[:width]] = True
     return keep
 
 

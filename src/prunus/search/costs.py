@@ -107,8 +107,11 @@ class Latency:
     def calibrate(self, mask: Tensor, measured_ms: float) -> None:
         """From now on the network that `mask` leaves is taken to need that long; `whole` scales with it."""
         predicted = float(self(mask)) * self.whole
-        self.factor *= measured_ms / predicted
-        self.whole = 1.0
+        self.scale(self.factor * measured_ms / predicted)
+
+    def scale(self, factor: float) -> None:
+        """Set `factor`, and `whole` with it."""
+        self.factor, self.whole = factor, 1.0
         self.whole = float(self(torch.ones(self._n)))
 
     def __call__(self, mask: Tensor) -> Tensor:

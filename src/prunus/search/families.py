@@ -51,3 +51,21 @@ def light(widths: Sequence[Sequence[int]], n_classes: int = 1000, channels: int 
         layers += [nn.Conv2d(i, o, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU()]
         i = o
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(i, n_classes))
+
+
+PAS_VGG = ((28, 28), (56, 56, 56), (96, 96, 96))  # 8 million multiply-adds at 28 x 28
+PAS_LIGHT = ((24, 48, 48), (96, 96, 96), (160, 160))  # 3 million
+
+
+def pas_vgg(n_classes: int = 10, channels: int = 1, scale: float = 1.0) -> nn.Sequential:
+    """PaS-VGG for small images. scale: of all widths."""
+    return repvgg(_scaled(PAS_VGG, scale), n_classes, channels)
+
+
+def pas_light(n_classes: int = 10, channels: int = 1, scale: float = 1.0) -> nn.Sequential:
+    """The light family for small images. scale: of all widths."""
+    return light(_scaled(PAS_LIGHT, scale), n_classes, channels)
+
+
+def _scaled(widths: Sequence[Sequence[int]], scale: float) -> list[list[int]]:
+    return [[max(1, round(width * scale)) for width in stage] for stage in widths]

@@ -7,9 +7,9 @@ b neither decays nor has momentum, and stays within 0 and 2. What lives at the e
 the search hovers around it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import cast, final
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from prunus.errors import ShrinkError
 from prunus.search.branches import branched, merge
-from prunus.search.choose import by_scores, cost
+from prunus.search.choose import by_scores, cost, rounded
 from prunus.search.costs import Cost
 from prunus.search.gates import ALIVE, Gated, insert_gates
 from prunus.training.shrink.groups import Groups
@@ -26,8 +26,10 @@ from prunus.training.shrink.remove import shrink
 from prunus.training.shrink.trace import Inputs
 
 WARM = 0.05  # of the steps: b stands, and the task's gradients are measured
-PRESSURE = 2.0  # the penalty's gradient at first, over the task's; root mean squares over all channels
-FALL = 0.2  # of the steps: how long b would take to 0.5 under the penalty as it is at first
+DESCENT = 0.6  # of the steps: by then the budget, which falls from the whole cost on, is what was asked for
+PRESSURE = 20.0  # the penalty's gradient over the task's, as root mean squares, were the cost the whole one at the end
+CALM = 1.0  # of the steps
+FALL = 0.1  # of the steps: how long b would take from 1 to 0.5 under gradients as large as the task's
 MOST = 2.0  # of b
 
 
@@ -69,17 +71,24 @@ class WidthSearch:
         self.network: Gated = insert_gates(model, example_inputs)
         self.groups, self._inputs, self.budget = self.network.groups, example_inputs, budget
         self.cost: Cost = cost_of(self.groups)
+        self._alive = torch.zeros(self.groups.n, dtype=torch.float64)  # at how many steps, since the budget is due
         self.history: list[list[int]] = []
-        self._n_steps, self._squares, self._strength, self._rate = n_steps, list[float](), 0.0, 0.0
+        self.n_steps, self.done, self._squares, self._strength, self._rate = n_steps, 0, list[float](), 0.0, 0.0
         by_scores(self.groups, np.zeros(self.groups.n), self.cost, budget)  # says so now if it can't be met
 
     def penalty(self) -> Tensor:
-        """strength * (cost - budget)^2; 0 at first, and once the widths stand."""
+        """strength * (cost - the budget of this step)^2; 0 at first, and once the widths stand."""
         gates = self.network.gates
         if gates.frozen or not self._strength:
             return torch.zeros((), device=gates.b.device)
-        excess = self.cost(gates()) - self.budget
+        excess = self.cost(gates()) - self.due
         return (self._strength * excess * excess).float()
+
+    @property
+    def due(self) -> float:
+        """The share that may be spent at this step."""
+        descent = (self.done / self.n_steps - WARM) / (DESCENT - WARM)
+        return 1 - (1 - self.budget) * min(max(descent, 0.0), 1.0)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -91,12 +100,16 @@ class WidthSearch:
         assert slope is not None
         if not self._rate:
             self._squares.append(float(slope.square().mean()))
-            if len(self._squares) >= max(1, round(WARM * self._n_steps)):
+            if len(self._squares) >= max(1, round(WARM * self.n_steps)):
                 self._set_rate()
         else:
-            gates.b.sub_(self._rate * slope).clamp_(0, MOST)
+            left = min(1.0, (1 - self.done / self.n_steps) / max(1 - CALM, 1e-9))
+            gates.b.sub_(left * self._rate * slope).clamp_(0, MOST)
         gates.b.grad = None
+        self.done += 1
         keep = self.network.keep()
+        if self.done > DESCENT * self.n_steps:
+            self._alive += torch.from_numpy(keep)
         self.history.append([int(keep[members].sum()) for members in self.groups.bundles])
 
     def _set_rate(self) -> None:
@@ -106,26 +119,70 @@ class WidthSearch:
             (share,) = torch.autograd.grad(self.cost(mask), mask)
         over = 2 * (1 - self.budget) * float(share.square().mean().sqrt())
         self._strength = PRESSURE * task / over if over > 0 else 0.0
-        self._rate = (1 - ALIVE) / (FALL * self._n_steps) / (PRESSURE * task)
+        self._rate = (1 - ALIVE) / (FALL * self.n_steps) / task
 
-    def finish(self) -> Found:
-        """The channels that live are trimmed to the budget, by b, and stay so."""
-        scores = self.network.gates.b.detach().cpu().double().numpy()
-        return self.freeze(by_scores(self.groups, scores, self.cost, self.budget))
+    def trimmed(self, round_to: int = 1) -> NDArray[np.bool_]:
+        """bool[groups.n]: the channels that lived most of the time since the budget was due, and by b where that is
+        alike, as many as the budget allows; widths as `rounded` has them."""
+        scores = (self._alive / max(float(self._alive.max()), 1.0)).numpy()
+        scores = scores + 1e-3 * self.network.gates.b.detach().cpu().double().numpy()
+        keep = by_scores(self.groups, scores, self.cost, self.budget)
+        return keep if round_to == 1 else rounded(self.groups, scores, keep, self.cost, self.budget, round_to)
+
+    def finish(self, round_to: int = 1) -> Found:
+        """The channels that live are trimmed to the budget, by b, and stay so.
+
+        Raises ShrinkError: no widths of multiples of `round_to` are within the budget.
+        """
+        return self.freeze(self.trimmed(round_to))
 
     def freeze(self, keep: NDArray[np.bool_]) -> Found:
         """From now on these live. keep: bool[groups.n]."""
         self.network.gates.freeze(keep)
+        return self.found(keep)
+
+    def found(self, keep: NDArray[np.bool_]) -> Found:
+        """What `keep` leaves."""
         return Found(keep, cost(self.cost, keep), self.budget, layer_widths(self.groups, keep))
 
-    def shrink(self) -> nn.Module:
-        """The network without what doesn't live, branches merged; checked against the masked one.
+    def shrink(self, keep: NDArray[np.bool_] | None = None) -> nn.Module:
+        """The network without what doesn't live, or isn't in `keep`, branches merged; checked against the masked one.
 
         Raises ShrinkError: as `prunus.training.shrink.remove.shrink`.
         """
+        keep = self.network.keep() if keep is None else keep
+        return shrink(self.merged(), self._inputs, keep, self.groups)
+
+    def merged(self) -> nn.Module:
+        """The whole network without gates, in evaluation mode where it has branches, which are merged."""
         plain = self.network.plain
-        plain = merge(plain) if branched(plain) else plain
-        return shrink(plain, self._inputs, self.network.keep(), self.groups)
+        return merge(plain) if branched(plain) else plain
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that a search needs to go on, but for the network's weights."""
+        gates = self.network.gates
+        return {
+            "b": gates.b.detach().cpu().clone(),
+            "given": cast(Tensor, gates.given).cpu().clone(),
+            "alive": self._alive.clone(),
+            "squares": torch.tensor(self._squares, dtype=torch.float64),
+            "numbers": torch.tensor(
+                [gates.frozen, self._strength, self._rate, self.budget, self.done], dtype=torch.float64
+            ),
+            "history": torch.tensor(self.history, dtype=torch.int64).reshape(-1, len(self.groups.bundles)),
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on where `state_dict` was taken."""
+        gates = self.network.gates
+        gates.b.copy_(state["b"])
+        cast(Tensor, gates.given).copy_(state["given"])
+        frozen, self._strength, self._rate, self.budget, done = state["numbers"].tolist()
+        gates.frozen, self.done = bool(frozen), int(done)
+        gates.b.requires_grad_(not gates.frozen)
+        self._alive.copy_(state["alive"])
+        self._squares, self.history = state["squares"].tolist(), state["history"].tolist()
 
 
 def layer_widths(groups: Groups, keep: NDArray[np.bool_]) -> dict[str, tuple[int, int]]:
