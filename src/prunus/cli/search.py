@@ -46,7 +46,8 @@ def search(
     from prunus.training.trainer import Audience
 
     printer = Printer(quiet, json)
-    recipe = load_search_recipe(given(source, macs, weights, latency, method, data, validation), setting or [])
+    settings = [*as_settings(macs, weights, latency, method), *(setting or [])]
+    recipe = load_search_recipe(source_of(source, data, validation), settings)
     with printer.progress("search") as step:
         run = SearchRun(recipe, output, fresh, threads, Audience(step, printer.note))
         run.run()
@@ -69,38 +70,29 @@ def search(
     printer.write_json(summary(outcome, output))
 
 
-def given(
-    source: Path, macs: str | None, weights: str | None, latency: str | None, method: str | None,
-    data: str | None, validation: str | None,
-) -> dict[str, Any]:  # fmt: skip
-    """The recipe, with what the command line says of it.
+def as_settings(macs: str | None, weights: str | None, latency: str | None, method: str | None) -> list[str]:
+    """What options say of a recipe, as `--set` would.
 
-    Raises BadParameter: options that don't go together. RecipeError: as `read_yaml`.
+    Raises BadParameter: not numbers.
     """
-    from prunus.training.recipe import read_yaml
+    options = (("macs", macs, "%"), ("weights", weights, "%"), ("latency", latency, "ms"))
+    budget = {name: number(f"--{name}", text, suffix) for name, text, suffix in options if text is not None}
+    found = [f"budget={{{', '.join(f'{name}: {value!r}' for name, value in budget.items())}}}"] if budget else []
+    return found + ([f"method={method}"] if method is not None else [])
 
-    budget = {
-        name: number(f"--{name}", text, suffix)
-        for name, text, suffix in (("macs", macs, "%"), ("weights", weights, "%"), ("latency", latency, "ms"))
-        if text is not None
-    }
-    if source.suffix == ".onnx":
-        if data is None or validation is None:
-            raise typer.BadParameter(f"{source}: --data and --validation missing, expected npz files or folders")
-        if not source.exists():
-            raise typer.BadParameter(f"{source}: no such file")
-        content: Any = {"model": {"build": str(source)}, "data": {"train": data, "validation": validation}}
-    elif data is not None or validation is not None:
-        raise typer.BadParameter("--data and --validation go with an ONNX file; a recipe has its own data")
-    else:
-        content = read_yaml(source)
-        if not isinstance(content, dict):
-            raise typer.BadParameter(f"{source}: expected keys such as model, data and budget")
-    if budget:
-        content["budget"] = budget
-    if method is not None:
-        content["method"] = method
-    return dict(content)
+
+def source_of(path: Path, data: str | None, validation: str | None) -> Path | dict[str, Any]:
+    """The recipe: a file, or one made for an ONNX file.
+
+    Raises BadParameter: data with the one, or none with the other.
+    """
+    if path.suffix != ".onnx":
+        if data is not None or validation is not None:
+            raise typer.BadParameter("--data and --validation go with an ONNX file; a recipe has its own data")
+        return path
+    if data is None or validation is None:
+        raise typer.BadParameter(f"{path}: --data and --validation missing, expected npz files or folders")
+    return {"model": {"build": str(path)}, "data": {"train": data, "validation": validation}}
 
 
 def number(option: str, text: str, suffix: str) -> float:

@@ -136,7 +136,7 @@ def bn_gamma(model: nn.Module, merged: nn.Module, groups: Groups) -> Floats:
     """float64[groups.n]: mean |scale| of the BatchNorms of a group's channels; of Branches those of the convolutions
     together. Groups without any count as the mean of all.
 
-    merged: the network that the groups are of.
+    merged: the network that the groups are of. Raises ShrinkError: no group has any, as where they were folded.
     """
     total, seen = np.zeros(groups.n), np.zeros(groups.n)
 
@@ -151,6 +151,8 @@ def bn_gamma(model: nn.Module, merged: nn.Module, groups: Groups) -> Floats:
             add(groups.ties.get((f"{name}.weight" if name else "weight", 0)), module.scales)
         elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) and module.affine:
             add(groups.ties.get((f"{name}.weight" if name else "weight", 0)), module.weight)
+    if not seen.any():
+        raise ShrinkError("bn-gamma: no BatchNorm with scales, expected method pas, uniform or magnitude")
     scores = total / np.maximum(seen, 1)
-    scores[seen == 0] = scores[seen > 0].mean() if (seen > 0).any() else 1.0
+    scores[seen == 0] = scores[seen > 0].mean()
     return scores

@@ -28,7 +28,8 @@ from prunus.training.shrink.trace import Inputs
 WARM = 0.05  # of the steps: b stands, and the task's gradients are measured
 DESCENT = 0.6  # of the steps: by then the budget, which falls from the whole cost on, is what was asked for
 PRESSURE = 20.0  # the penalty's gradient over the task's, as root mean squares, were the cost the whole one at the end
-CALM = 1.0  # of the steps
+SPREAD = 1.0
+CALM = 0.6  # of the steps
 FALL = 0.1  # of the steps: how long b would take from 1 to 0.5 under gradients as large as the task's
 MOST = 2.0  # of b
 
@@ -71,9 +72,10 @@ class WidthSearch:
         self.network: Gated = insert_gates(model, example_inputs)
         self.groups, self._inputs, self.budget = self.network.groups, example_inputs, budget
         self.cost: Cost = cost_of(self.groups)
+        self._squares = torch.zeros(self.groups.n, dtype=torch.float64)
         self._alive = torch.zeros(self.groups.n, dtype=torch.float64)  # at how many steps, since the budget is due
         self.history: list[list[int]] = []
-        self.n_steps, self.done, self._squares, self._strength, self._rate = n_steps, 0, list[float](), 0.0, 0.0
+        self.n_steps, self.done, self._strength, self._rate = n_steps, 0, 0.0, 0.0
         by_scores(self.groups, np.zeros(self.groups.n), self.cost, budget)  # says so now if it can't be met
 
     def penalty(self) -> Tensor:
@@ -99,9 +101,9 @@ class WidthSearch:
         slope = gates.b.grad
         assert slope is not None
         if not self._rate:
-            self._squares.append(float(slope.square().mean()))
-            if len(self._squares) >= max(1, round(WARM * self.n_steps)):
-                self._set_rate()
+            self._squares += slope.square().cpu().double()
+            if self.done + 1 >= WARM * self.n_steps:
+                self._set_out(self._squares / (self.done + 1))
         else:
             left = min(1.0, (1 - self.done / self.n_steps) / max(1 - CALM, 1e-9))
             gates.b.sub_(left * self._rate * slope).clamp_(0, MOST)
@@ -112,14 +114,19 @@ class WidthSearch:
             self._alive += torch.from_numpy(keep)
         self.history.append([int(keep[members].sum()) for members in self.groups.bundles])
 
-    def _set_rate(self) -> None:
-        task = max(float(np.sqrt(np.mean(self._squares))), 1e-12)
+    def _set_out(self, squares: Tensor) -> None:
+        """The warm steps are over: b, the strength of the penalty and the rate of b. squares: of the task's gradients,
+        by group."""
+        task = max(float(squares.mean().sqrt()), 1e-12)
         mask = torch.ones(self.groups.n, dtype=torch.float64, requires_grad=True)
         with torch.enable_grad():
             (share,) = torch.autograd.grad(self.cost(mask), mask)
         over = 2 * (1 - self.budget) * float(share.square().mean().sqrt())
         self._strength = PRESSURE * task / over if over > 0 else 0.0
         self._rate = (1 - ALIVE) / (FALL * self.n_steps) / task
+        b = self.network.gates.b
+        if SPREAD:
+            b.copy_((ALIVE + (1 - ALIVE) * squares / task**2).clamp(ALIVE + 1e-6, MOST).to(b))
 
     def trimmed(self, round_to: int = 1) -> NDArray[np.bool_]:
         """bool[groups.n]: the channels that lived most of the time since the budget was due, and by b where that is
@@ -165,7 +172,7 @@ class WidthSearch:
             "b": gates.b.detach().cpu().clone(),
             "given": cast(Tensor, gates.given).cpu().clone(),
             "alive": self._alive.clone(),
-            "squares": torch.tensor(self._squares, dtype=torch.float64),
+            "squares": self._squares.clone(),
             "numbers": torch.tensor(
                 [gates.frozen, self._strength, self._rate, self.budget, self.done], dtype=torch.float64
             ),
@@ -182,7 +189,8 @@ class WidthSearch:
         gates.frozen, self.done = bool(frozen), int(done)
         gates.b.requires_grad_(not gates.frozen)
         self._alive.copy_(state["alive"])
-        self._squares, self.history = state["squares"].tolist(), state["history"].tolist()
+        self._squares.copy_(state["squares"])
+        self.history = state["history"].tolist()
 
 
 def layer_widths(groups: Groups, keep: NDArray[np.bool_]) -> dict[str, tuple[int, int]]:
