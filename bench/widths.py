@@ -28,6 +28,7 @@ from torch.nn import functional
 
 from bench import fashion, scenes, store
 from bench.scenes import Pairs
+from prunus.search.branches import branched, merge
 from prunus.search.choose import bn_gamma, by_scores, magnitude, uniform
 from prunus.search.costs import Cost, Latency, macs
 from prunus.search.families import pas_light, pas_vgg
@@ -150,6 +151,11 @@ def cases() -> list[Case]:
 def family() -> list[Case]:
     """PaS-VGG at several budgets."""
     return [Case("pas-vgg", removed, m, "macs", 0) for removed in (0.3, 0.66, 0.82) for m in ("pas", "uniform")]
+
+
+def merged(model: nn.Module) -> nn.Module:
+    """As it is used."""
+    return merge(model) if branched(model) else model
 
 
 def fit(

@@ -29,6 +29,7 @@ WARM = 0.05  # of the steps: b stands, and the task's gradients are measured
 DESCENT = 0.6  # of the steps: by then the budget, which falls from the whole cost on, is what was asked for
 PRESSURE = 20.0  # the penalty's gradient over the task's, as root mean squares, were the cost the whole one at the end
 SPREAD = 1.0
+BALANCE = 1.0
 CALM = 0.6  # of the steps
 FALL = 0.1  # of the steps: how long b would take from 1 to 0.5 under gradients as large as the task's
 MOST = 2.0  # of b
@@ -83,7 +84,12 @@ class WidthSearch:
         gates = self.network.gates
         if gates.frozen or not self._strength:
             return torch.zeros((), device=gates.b.device)
-        excess = self.cost(gates()) - self.due
+        mask, alive = gates(), gates.alive()
+        bundle = cast(Tensor, gates.bundle)
+        widths = torch.zeros(gates.n_bundles, device=mask.device).index_add(0, bundle, alive)
+        whole = torch.zeros(gates.n_bundles, device=mask.device).index_add(0, bundle, torch.ones_like(alive))
+        pull = ((widths / whole) ** BALANCE)[bundle]
+        excess = self.cost(alive + (mask - alive) * pull) - self.due
         return (self._strength * excess * excess).float()
 
     @property
