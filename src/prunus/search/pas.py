@@ -26,10 +26,11 @@ from prunus.training.shrink.remove import shrink
 from prunus.training.shrink.trace import Inputs
 
 WARM = 0.05  # of the steps: b stands, and the task's gradients are measured
-DESCENT = 0.6  # of the steps: by then the budget, which falls from the whole cost on, is what was asked for
+DESCENT = 0.4  # of the steps: by then the budget, which falls from the whole cost on, is what was asked for
 PRESSURE = 20.0  # the penalty's gradient over the task's, as root mean squares, were the cost the whole one at the end
 SPREAD = 1.0
 BALANCE = 1.0
+LAG = 0.1
 CALM = 0.6  # of the steps
 FALL = 0.1  # of the steps: how long b would take from 1 to 0.5 under gradients as large as the task's
 MOST = 2.0  # of b
@@ -73,6 +74,7 @@ class WidthSearch:
         self.network: Gated = insert_gates(model, example_inputs)
         self.groups, self._inputs, self.budget = self.network.groups, example_inputs, budget
         self.cost: Cost = cost_of(self.groups)
+        self._excess, self._owed = 0.0, 0.0
         self._squares = torch.zeros(self.groups.n, dtype=torch.float64)
         self._alive = torch.zeros(self.groups.n, dtype=torch.float64)  # at how many steps, since the budget is due
         self.history: list[list[int]] = []
@@ -89,8 +91,10 @@ class WidthSearch:
         widths = torch.zeros(gates.n_bundles, device=mask.device).index_add(0, bundle, alive)
         whole = torch.zeros(gates.n_bundles, device=mask.device).index_add(0, bundle, torch.ones_like(alive))
         pull = ((widths / whole) ** BALANCE)[bundle]
+        pull = pull / pull.mean()
         excess = self.cost(alive + (mask - alive) * pull) - self.due
-        return (self._strength * excess * excess).float()
+        self._excess = float(excess.detach())
+        return (self._strength * excess * (excess + 2 * self._owed)).float()
 
     @property
     def due(self) -> float:
@@ -111,6 +115,8 @@ class WidthSearch:
             if self.done + 1 >= WARM * self.n_steps:
                 self._set_out(self._squares / (self.done + 1))
         else:
+            if self.done > DESCENT * self.n_steps:  # before, the cost is behind what is due
+                self._owed += self._excess / (LAG * self.n_steps)
             left = min(1.0, (1 - self.done / self.n_steps) / max(1 - CALM, 1e-9))
             gates.b.sub_(left * self._rate * slope).clamp_(0, MOST)
         gates.b.grad = None
@@ -131,6 +137,9 @@ class WidthSearch:
         self._strength = PRESSURE * task / over if over > 0 else 0.0
         self._rate = (1 - ALIVE) / (FALL * self.n_steps) / task
         b = self.network.gates.b
+        if SPREAD == 2:
+            for members in self.groups.bundles:
+                squares[members] *= task**2 / max(float(squares[members].mean()), 1e-300)
         if SPREAD:
             b.copy_((ALIVE + (1 - ALIVE) * squares / task**2).clamp(ALIVE + 1e-6, MOST).to(b))
 
