@@ -42,7 +42,7 @@ RESULTS = store.RESULTS / "widths.jsonl"
 KEPT = store.ROOT / "out" / "widths"
 SEEDS = (0, 1, 2)
 METHODS = ("pas", "bn-gamma", "uniform", "magnitude")
-RATE, FINE_RATE, SEARCH_RATE = 0.1, 0.05, 0.02  # the highest ones; the search's is constant
+RATE, FINE_RATE, SEARCH_RATE = 0.1, 0.05, 0.05  # the highest ones; the search's is constant
 WEIGHT_DECAY = 5e-4
 BATCH = 128
 

@@ -7,11 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from prunus.errors import ShrinkError
 from prunus.search.branches import merge
-from prunus.search.choose import bn_gamma, by_scores, cost, magnitude, uniform
+from prunus.search.choose import bn_gamma, by_scores, cost, magnitude, rounded, uniform
 from prunus.search.costs import Latency, Times, macs, weights
 from prunus.search.pas import WidthSearch
 from prunus.training.shrink.follow import find_groups
+from prunus.training.shrink.widths import strides
 from tests.search.test_gates import nets
 from tests.training.shrink.nets import IMAGE, Basic, block
 
@@ -77,6 +79,33 @@ def test_uniform_is_uniform() -> None:
     keep = uniform(groups, np.arange(groups.n, dtype=float), macs(groups), 0.3)
     shares = [keep[members].mean() for members in groups.bundles]
     assert max(shares) - min(shares) < 0.06
+
+
+@pytest.mark.parametrize("name", sorted(NETS))
+@given(seed=st.integers(0, 1000), budget=st.floats(0.4, 1.0))
+@settings(max_examples=8, deadline=None)
+def test_widths_in_steps(name: str, seed: int, budget: float) -> None:
+    groups = find_groups(merge(NETS[name]), IMAGE)
+    of, scores = macs(groups), np.random.default_rng(seed).random(groups.n)
+    keep = rounded(groups, scores, by_scores(groups, scores, of, budget), of, budget, 4)
+    assert cost(of, keep) <= budget
+    for members, step in zip(groups.bundles, strides(groups, 4), strict=True):
+        width = int(keep[members].sum())
+        assert width and (width % step == 0 or width == len(members))
+        assert scores[members][keep[members]].min() >= scores[members][~keep[members]].max(initial=-1)
+
+
+def test_nothing_fits_between_steps() -> None:
+    net = nn.Sequential(block(3, 16), block(16, 16), nn.Conv2d(16, 2, 1))
+    groups = find_groups(net, IMAGE)
+    of, scores = macs(groups), np.linspace(0, 1, groups.n)
+    keep = rounded(groups, scores, by_scores(groups, scores, of, 0.6), of, 0.6, 8)
+    for members in groups.bundles:
+        wider = keep.copy()
+        wider[members] = True
+        assert keep[members].all() or cost(of, wider) > 0.6
+    with pytest.raises(ShrinkError, match=r"budget 0\.01: can't be reached"):
+        rounded(groups, scores, np.ones(groups.n, bool), of, 0.01, 8)
 
 
 def test_scales_decide() -> None:

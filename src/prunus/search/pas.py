@@ -2,9 +2,10 @@
 
 Source: Li et al., "Pruning-as-Search", IJCAI 2022, arXiv:2206.01198, and the authors' code. Ours: nothing is set by
 hand for a network. The code's strength of the penalty (5 for one network, 0.1 for another) and its rate of 0.02 with
-momentum become two numbers without a unit, in proportion to the gradients that b gets from the task in the first steps;
-b neither decays nor has momentum, and stays within 0 and 2. What lives at the end is trimmed to the budget by b, for
-the search hovers around it.
+momentum become numbers without a unit, in proportion to the gradients that b gets from the task in the first steps; b
+neither decays nor has momentum, and stays within 0 and 2. The budget comes down step by step; b sets out from what the
+task's gradients were, so that first goes what matters least; narrow layers are pressed less; b comes to rest at the
+end; and what lives then is trimmed to the budget, for the search hovers around it. See docs/adr/0019.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,13 +28,13 @@ from prunus.training.shrink.trace import Inputs
 
 WARM = 0.05  # of the steps: b stands, and the task's gradients are measured
 DESCENT = 0.4  # of the steps: by then the budget, which falls from the whole cost on, is what was asked for
+CALM = 0.6  # of the steps: from then on b moves less and less
 PRESSURE = 20.0  # the penalty's gradient over the task's, as root mean squares, were the cost the whole one at the end
-SPREAD = 1.0
-BALANCE = 1.0
-LAG = 0.1
-CALM = 0.6  # of the steps
-FALL = 0.1  # of the steps: how long b would take from 1 to 0.5 under gradients as large as the task's
+LAG = 0.1  # of the steps: after so many, a cost that stays above the budget is pressed twice as hard
+FALL = 0.3  # of the steps: how long b would take from 1 to 0.5 under gradients as large as the task's
+BALANCE = 2  # the penalty's gradient goes with this power of the share of its layer's channels that live
 MOST = 2.0  # of b
+NOTES = 1000  # of widths over a search, about
 
 
 @final
@@ -62,7 +63,7 @@ class WidthSearch:
         smaller = search.shrink()
 
     cost_of: from Groups to what is to be limited. budget: the share of it that stays. n_steps: of the search.
-    history: after each step how many groups of each bundle live.
+    history: how many groups of each bundle live, after every `every` steps.
     Raises UnsupportedError, ShrinkError: as `insert_gates`; and where one channel per layer costs more than the budget.
     """
 
@@ -74,6 +75,7 @@ class WidthSearch:
         self.network: Gated = insert_gates(model, example_inputs)
         self.groups, self._inputs, self.budget = self.network.groups, example_inputs, budget
         self.cost: Cost = cost_of(self.groups)
+        self.every = max(1, n_steps // NOTES)
         self._excess, self._owed = 0.0, 0.0
         self._squares = torch.zeros(self.groups.n, dtype=torch.float64)
         self._alive = torch.zeros(self.groups.n, dtype=torch.float64)  # at how many steps, since the budget is due
@@ -82,19 +84,26 @@ class WidthSearch:
         by_scores(self.groups, np.zeros(self.groups.n), self.cost, budget)  # says so now if it can't be met
 
     def penalty(self) -> Tensor:
-        """strength * (cost - the budget of this step)^2; 0 at first, and once the widths stand."""
+        """The square of the cost's excess over this step's budget, times a strength; 0 at first, and once the widths
+        stand."""
         gates = self.network.gates
         if gates.frozen or not self._strength:
             return torch.zeros((), device=gates.b.device)
         mask, alive = gates(), gates.alive()
-        bundle = cast(Tensor, gates.bundle)
-        widths = torch.zeros(gates.n_bundles, device=mask.device).index_add(0, bundle, alive)
-        whole = torch.zeros(gates.n_bundles, device=mask.device).index_add(0, bundle, torch.ones_like(alive))
-        pull = ((widths / whole) ** BALANCE)[bundle]
-        pull = pull / pull.mean()
+        pull = self._pull(alive)
         excess = self.cost(alive + (mask - alive) * pull) - self.due
         self._excess = float(excess.detach())
         return (self._strength * excess * (excess + 2 * self._owed)).float()
+
+    @torch.no_grad()
+    def _pull(self, alive: Tensor) -> Tensor:
+        """float[groups.n], 1 in the mean: a cost that is a product favours layers wide and narrow in turns, which the
+        task's gradients at one point don't tell against."""
+        bundle = cast(Tensor, self.network.gates.bundle)
+        none = torch.zeros(len(self.groups.bundles), device=alive.device)
+        shares = none.index_add(0, bundle, alive) / none.index_add(0, bundle, torch.ones_like(alive))
+        pull = (shares**BALANCE)[bundle]
+        return pull / pull.mean()
 
     @property
     def due(self) -> float:
@@ -115,16 +124,17 @@ class WidthSearch:
             if self.done + 1 >= WARM * self.n_steps:
                 self._set_out(self._squares / (self.done + 1))
         else:
-            if self.done > DESCENT * self.n_steps:  # before, the cost is behind what is due
+            if self.done > DESCENT * self.n_steps:  # before, the cost is behind what is due anyway
                 self._owed += self._excess / (LAG * self.n_steps)
-            left = min(1.0, (1 - self.done / self.n_steps) / max(1 - CALM, 1e-9))
+            left = min(1.0, (1 - self.done / self.n_steps) / (1 - CALM))
             gates.b.sub_(left * self._rate * slope).clamp_(0, MOST)
         gates.b.grad = None
         self.done += 1
         keep = self.network.keep()
         if self.done > DESCENT * self.n_steps:
             self._alive += torch.from_numpy(keep)
-        self.history.append([int(keep[members].sum()) for members in self.groups.bundles])
+        if (self.done - 1) % self.every == 0:
+            self.history.append([int(keep[members].sum()) for members in self.groups.bundles])
 
     def _set_out(self, squares: Tensor) -> None:
         """The warm steps are over: b, the strength of the penalty and the rate of b. squares: of the task's gradients,
@@ -136,12 +146,10 @@ class WidthSearch:
         over = 2 * (1 - self.budget) * float(share.square().mean().sqrt())
         self._strength = PRESSURE * task / over if over > 0 else 0.0
         self._rate = (1 - ALIVE) / (FALL * self.n_steps) / task
+        for members in self.groups.bundles:  # 1 in the mean of each
+            squares[members] /= max(float(squares[members].mean()), 1e-300)
         b = self.network.gates.b
-        if SPREAD == 2:
-            for members in self.groups.bundles:
-                squares[members] *= task**2 / max(float(squares[members].mean()), 1e-300)
-        if SPREAD:
-            b.copy_((ALIVE + (1 - ALIVE) * squares / task**2).clamp(ALIVE + 1e-6, MOST).to(b))
+        b.copy_((ALIVE + (1 - ALIVE) * squares).clamp(ALIVE + 1e-6, MOST).to(b))
 
     def trimmed(self, round_to: int = 1) -> NDArray[np.bool_]:
         """bool[groups.n]: the channels that lived most of the time since the budget was due, and by b where that is
@@ -189,7 +197,7 @@ class WidthSearch:
             "alive": self._alive.clone(),
             "squares": self._squares.clone(),
             "numbers": torch.tensor(
-                [gates.frozen, self._strength, self._rate, self.budget, self.done], dtype=torch.float64
+                [gates.frozen, self._strength, self._rate, self.budget, self.done, self._owed], dtype=torch.float64
             ),
             "history": torch.tensor(self.history, dtype=torch.int64).reshape(-1, len(self.groups.bundles)),
         }
@@ -200,7 +208,7 @@ class WidthSearch:
         gates = self.network.gates
         gates.b.copy_(state["b"])
         cast(Tensor, gates.given).copy_(state["given"])
-        frozen, self._strength, self._rate, self.budget, done = state["numbers"].tolist()
+        frozen, self._strength, self._rate, self.budget, done, self._owed = state["numbers"].tolist()
         gates.frozen, self.done = bool(frozen), int(done)
         gates.b.requires_grad_(not gates.frozen)
         self._alive.copy_(state["alive"])

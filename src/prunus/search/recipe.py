@@ -50,7 +50,7 @@ class SearchRecipe(Part):
     epochs: SearchEpochs = SearchEpochs()
     budget: Budget
     round_to: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
-    search_rate: Share = 0.2
+    search_rate: Share = 1.0
     model: Network
     data: Data
     optimizer: Optimizer = Optimizer()

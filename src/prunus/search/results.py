@@ -116,12 +116,13 @@ def plot(search: WidthSearch) -> bytes:
         raise missing_package("the plot of widths", error) from error
     mpl.rcParams["svg.hashsalt"] = "prunus"  # the same bytes each time
     groups, history = search.groups, np.array(search.history)
+    steps = search.every * np.arange(1, len(history) + 1)
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     colors = mpl.colormaps["viridis"](np.linspace(0, 0.95, len(groups.bundles)))
     for number, members in enumerate(groups.bundles):
         label = f"{first_layer(groups, int(members[0]))}, {len(members)}"
-        axes.plot(history[:, number] / len(members), color=colors[number], label=label, linewidth=1)
+        axes.plot(steps, history[:, number] / len(members), color=colors[number], label=label, linewidth=1)
     axes.set(xlabel="step of the search", ylabel="channels that live, share", ylim=(0, 1.02))
     axes.set_title(f"widths under a budget of {search.budget:.1%} of the {search.cost.unit}")
     axes.legend(fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5), ncols=1 + len(groups.bundles) // 30)
