@@ -237,9 +237,9 @@ def widths_table(rows: list[store.Row]) -> str:
     if len(lines) == 2:
         return "Not measured yet: `python -m bench.widths`."
     lines.append(
-        "\nTest accuracy in %; of segmentation the mean intersection over union in %, of translation PSNR in dB. pas by "
-        "time: its budget is the milliseconds (ms) that pas by multiply-adds takes. search epoch: its time over that of "
-        "an epoch of fine-tuning."
+        "\nTest accuracy in %; of segmentation the mean intersection over union in %, of translation PSNR in dB. "
+        "pas by time: its budget is the milliseconds (ms) that pas by multiply-adds takes. search epoch: its time over "
+        "that of an epoch of fine-tuning."
     )
     return "\n".join([*lines, "", *_machines(rows[-1:])])
 
