@@ -14,7 +14,8 @@ from pathlib import Path
 from bench import curves, engines, goals, store
 
 DOCUMENTS = tuple(
-    store.ROOT / name for name in ("README.md", "docs/benchmarks.md", "docs/training.md", "docs/speech.md")
+    store.ROOT / name
+    for name in ("README.md", "docs/benchmarks.md", "docs/training.md", "docs/speech.md", "docs/search.md")
 )
 
 
@@ -216,6 +217,33 @@ def _peer(times: store.Row | None) -> list[str]:
     return [f"onnxruntime, dense, states fed: {times['us']['onnxruntime 1x']:.1f} us a frame, one thread.", ""]
 
 
+def widths_table(rows: list[store.Row]) -> str:
+    """Quality by method at equal multiply-adds and epochs, means of seeds; one row per network and budget."""
+    from bench import widths  # torch
+
+    lines = [
+        "| network, multiply-adds removed | dense | " + " | ".join(widths.METHODS) + " | pas by time | ms | "
+        "search epoch | seeds |",
+        "|---|---|" + "---|" * (len(widths.METHODS) + 4),
+    ]
+    for line in widths.table(rows):
+        scale, digits = (1, 2) if line.network == "translation" else (100, 2)
+        found = [line.quality.get(name) for name in (*widths.METHODS, "pas-latency")]
+        cells = ["-" if value is None else f"{value * scale:.{digits}f}" for value in found]
+        lines.append(
+            f"| {line.network}, {line.removed:.0%} | {line.dense * scale:.{digits}f} | **{cells[0]}** | "
+            f"{' | '.join(cells[1:])} | {line.ms:.3f} | {line.pace:.2f} x | {line.seeds} |"
+        )
+    if len(lines) == 2:
+        return "Not measured yet: `python -m bench.widths`."
+    lines.append(
+        "\nTest accuracy in %; of segmentation the mean intersection over union in %, of translation PSNR in dB. "
+        "pas by time: its budget is the milliseconds (ms) that pas by multiply-adds takes. search epoch: its time over "
+        "that of an epoch of fine-tuning."
+    )
+    return "\n".join([*lines, "", *_machines(rows[-1:])])
+
+
 def _mean(rows: list[store.Row], name: str, scale: float = 1.0) -> float:
     return scale * sum(float(row[name]) for row in rows) / len(rows)
 
@@ -240,6 +268,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "engines": lambda: engines_table(store.read(engines.RESULTS)),
     "schemes": lambda: schemes_table(store.read(curves.RESULTS)),
     "accuracy": lambda: accuracy_table(store.read(store.RESULTS / "accuracy.jsonl")),
+    "widths": lambda: widths_table(store.read(store.RESULTS / "widths.jsonl")),
     "training": lambda: training_table(store.read(store.RESULTS / "training.jsonl")),
     "speech": lambda: speech_table(store.read(store.RESULTS / "speech.jsonl")),
     "g2p": lambda: g2p_table(store.read(store.RESULTS / "g2p.jsonl")),

@@ -19,6 +19,7 @@ from prunus.cli.main import BAD_INPUT, DONE, NO, run
 from prunus.compiler.explore import ExploreRow
 from prunus.runtime.report import ExplainRow, ProfileRow
 from tests.runtime.networks import classifier, two_ports
+from tests.search.toy import write_search
 from tests.training.toy import write_toy
 
 
@@ -28,6 +29,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     onnx.save(classifier("batch"), tmp_path / "model.onnx")
     np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32))
     (tmp_path / "recipe.yaml").write_text(json.dumps(write_toy(tmp_path)))
+    (tmp_path / "search.yaml").write_text(json.dumps(write_search(tmp_path)))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

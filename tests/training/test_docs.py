@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
+from prunus.search.recipe import load_search_recipe
 from prunus.training.recipe import load_recipe
 from prunus.training.sparseml import LEFT_OUT, PRUNING
 
@@ -23,3 +24,10 @@ def test_the_page_of_sparseml_names_the_modifiers() -> None:
     for name in PRUNING:
         assert name in page
     assert sum(name in page for name in LEFT_OUT) >= 4
+
+
+def test_recipes_on_the_page_of_widths() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (DOCS / "search.md").read_text(), re.DOTALL)
+    first, second = (YAML(typ="safe").load(block) for block in blocks)
+    assert load_search_recipe(first).budget.macs == 0.5
+    assert load_recipe(second).model is not None

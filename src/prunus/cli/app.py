@@ -4,7 +4,7 @@ from importlib import import_module
 
 import typer
 
-VERBS = ("demo", "doctor", "prune", "train", "explore", "map", "compile", "run", "benchmark", "profile")
+VERBS = ("demo", "doctor", "prune", "train", "search", "explore", "map", "compile", "run", "benchmark", "profile")
 
 
 def build_app() -> typer.Typer:

@@ -33,7 +33,7 @@ def watching(what: str, console: Console) -> Iterator[Callable[[object], None]]:
         def show(step: object) -> None:
             if isinstance(step, TrainingStep):
                 bar.update(
-                    task, description=f"{what}: {step.phase}, loss {step.loss:.4f}", total=step.total,
+                    task, description=f"{what}: {step.phase}, loss {step.loss:.4f}{step.more}", total=step.total,
                     completed=step.done, count=f"step {step.done} of {step.total}",
                 )  # fmt: skip
                 return

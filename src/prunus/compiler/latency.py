@@ -12,11 +12,12 @@ from contextlib import closing
 from dataclasses import asdict, astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from prunus.compiler.choice import Choice
 from prunus.errors import PrunusWarning
-from prunus.runtime.program import Chain
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _T = TypeVar("_T")
 WAIT_S = 30.0  # for another process's write
@@ -29,7 +30,7 @@ create table if not exists latency (
 )
 """
 
-Candidate = TypeVar("Candidate", Choice, Chain)
+Candidate = TypeVar("Candidate", bound="DataclassInstance")  # a Choice, a Chain, a width
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -23,6 +23,7 @@ from prunus.training.part import Count, Fraction, Part, Positive
 from prunus.training.standard import Checkpointing, Data, DenseTraining, Network, Optimizer
 
 VERSION = 1
+_Part = TypeVar("_Part", bound=Part)
 
 
 class Rule(Part):
@@ -204,14 +205,21 @@ def load_recipe(source: "str | Path | Mapping[str, Any] | Recipe", settings: Seq
     `variables:` of a file are names that its other texts use as ${name}; settings may change them.
     Raises RecipeError: no such file, not YAML, an unknown key or a value that it can't have; one line says where.
     """
-    if isinstance(source, Recipe):
+    return load_as(Recipe, source, settings)
+
+
+def load_as(kind: type[_Part], source: "str | Path | Mapping[str, Any] | _Part", settings: Sequence[str] = ()) -> _Part:
+    """As `load_recipe`, of another kind of recipe."""
+    if isinstance(source, kind):
         if not settings:
             return source
         source = source.model_dump(mode="json")
+    assert not isinstance(source, Part)
     where = "recipe" if isinstance(source, Mapping) else str(source)
     content = _plain(source if isinstance(source, Mapping) else read_yaml(Path(source)), where)
     if not isinstance(content, dict):
-        raise RecipeError(f"{where}: found {_kind(content)}, expected keys such as method and layers")
+        known = " and ".join(list(kind.model_fields)[1:4:2])
+        raise RecipeError(f"{where}: found {_kind(content)}, expected keys such as {known}")
     for setting in settings:
         _set(content, setting)
     given = content.pop("variables", None) or {}
@@ -222,9 +230,9 @@ def load_recipe(source: "str | Path | Mapping[str, Any] | Recipe", settings: Seq
         variables[name] = _substitute(value, variables, where)
     content = _substitute(content, variables, where)
     try:
-        return Recipe.model_validate_json(json.dumps(content), strict=True)  # strict: true is no number, "1" neither
+        return kind.model_validate_json(json.dumps(content), strict=True)  # strict: true is no number, "1" neither
     except ValidationError as error:
-        raise RecipeError(f"{where}: {explain(error, Recipe)}") from error
+        raise RecipeError(f"{where}: {explain(error, kind)}") from error
 
 
 def recipe_schema() -> dict[str, Any]:
@@ -235,7 +243,7 @@ def recipe_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def recipe_text(recipe: Recipe) -> str:
+def recipe_text(recipe: Part) -> str:
     """The recipe as YAML, all that is in force."""
     stream = io.StringIO()
     yaml = YAML()

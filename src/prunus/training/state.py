@@ -11,6 +11,7 @@ from torch import Tensor
 
 from prunus.errors import CheckpointError
 from prunus.training.layers import Target
+from prunus.training.part import Part
 from prunus.training.recipe import Recipe
 
 _COUNTERS, _IDENTITY = "counters", "identity"
@@ -22,7 +23,7 @@ def identity(targets: Sequence[Target], recipe: Recipe, steps_per_epoch: int) ->
     return describe(layers, recipe, steps_per_epoch)
 
 
-def describe(layers: Mapping[str, list[Any]], recipe: Recipe, steps_per_epoch: int) -> str:
+def describe(layers: Mapping[str, list[Any]], recipe: Part, steps_per_epoch: int) -> str:
     """An identity as JSON; how often checkpoints are written is no part of it."""
     what = recipe.model_dump(mode="json", exclude={"checkpoint"})
     return json.dumps({"layers": layers, "recipe": what, "steps_per_epoch": steps_per_epoch}, sort_keys=True)

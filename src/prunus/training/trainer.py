@@ -20,9 +20,9 @@ from prunus.errors import OutputError, PrunusWarning, RecipeError, TrainingError
 from prunus.training import checkpoint, results, shards
 from prunus.training.batches import augmented, batch_size, order, seed_step, share
 from prunus.training.checkpoint import Checkpoint
-from prunus.training.data import read_data
+from prunus.training.data import Samples, read_data
 from prunus.training.evaluate import Place, Score, evaluate, recalibrate
-from prunus.training.losses import check_answers, distilled, task_loss
+from prunus.training.losses import Kind, check_answers, distilled, task_loss
 from prunus.training.networks import build, has_weights
 from prunus.training.progress import TrainingStep
 from prunus.training.pruner import Pruner
@@ -55,7 +55,7 @@ def train(
     """
     if recipe.model is None or recipe.data is None:
         raise RecipeError(f"{'model' if recipe.model is None else 'data'}: missing, prunus train needs it")
-    _make_folder(output)
+    make_folder(output)
     run = _Run(recipe, recipe.model, recipe.data, output, threads, audience or Audience())
     run.start(fresh)
     while run.step < run.n_steps:
@@ -81,7 +81,7 @@ class _Run:
         self.size = batch_size(data.batch_size, len(self.samples), self.place.world)
         self.per_epoch = len(self.samples) // self.size
         plain = build(network, recipe.seed)
-        self._try(plain)
+        try_network(plain, recipe.loss, self.samples, self.validation)
         layers = {name: [list(tensor.shape)] for name, tensor in plain.state_dict().items()}
         self.identity = describe(layers, recipe, self.per_epoch)
         self.model, optimizer = accelerator.prepare(plain, make_optimizer(recipe.optimizer, plain))
@@ -311,21 +311,26 @@ class _Run:
             "expected a finite one: try a lower optimizer.rate"
         )
 
-    @torch.no_grad()
-    def _try(self, plain: nn.Module) -> None:
-        """Does the network take the data? Else says so before an hour is spent."""
-        plain.eval()
-        for samples in (self.samples, self.validation):
-            x, y = samples.take(range(min(2, len(samples))))
-            try:
-                answers = plain(x)
-            except Exception as error:  # the user's code may raise anything
-                reason = (str(error).splitlines() or [""])[0]
-                raise TrainingError(f"model: can't take x {list(x.shape)} of {samples.where}: {reason}") from error
-            check_answers(self.recipe.loss, answers, y, samples.classes, samples.where)
+
+@torch.no_grad()
+def try_network(plain: nn.Module, loss: Kind, *several: Samples) -> None:
+    """Does the network take the data? Else says so before an hour is spent.
+
+    Raises TrainingError: no, and why.
+    """
+    plain.eval()
+    for samples in several:
+        x, y = samples.take(range(min(2, len(samples))))
+        try:
+            answers = plain(x)
+        except Exception as error:  # the user's code may raise anything
+            reason = (str(error).splitlines() or [""])[0]
+            raise TrainingError(f"model: can't take x {list(x.shape)} of {samples.where}: {reason}") from error
+        check_answers(loss, answers, y, samples.classes, samples.where)
 
 
-def _make_folder(path: Path) -> None:
+def make_folder(path: Path) -> None:
+    """Make a folder for results. Raises OutputError: it can't be made."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -4,8 +4,9 @@ An operator without a rule keeps all channels that reach it whole, and says so; 
 """
 
 import copy
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from prunus.errors import UnsupportedError
 from prunus.training.shrink import arranged, pointwise, weighted
 from prunus.training.shrink.groups import Groups, gather
 from prunus.training.shrink.trace import Inputs, trace
+from prunus.training.shrink.units import WHOLE, Ids, varying
 from prunus.training.shrink.walk import Free, Step, Walk
 
 _LINES = ("activation", "dropout")  # modules of torch.nn whose members are element-wise
@@ -24,11 +26,27 @@ _HARMLESS = {"dim", "ndimension", "get_device", "is_floating_point", "is_contigu
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
+@final
+@dataclass(frozen=True, eq=False)
+class Followed:
+    """A network's graph and groups. channels: by node, the dimension along which its channels lie, and the group of
+    each; of nodes without channels that may go there is none."""
+
+    graph: fx.Graph
+    groups: Groups
+    channels: Mapping[str, tuple[int, Ids]]
+
+
 def find_groups(model: nn.Module, example_inputs: Inputs) -> Groups:
     """Which channels of which layers live or die together; the model is left as it is.
 
     Raises UnsupportedError: torch.fx can't trace the model, or it can't be run on the inputs.
     """
+    return follow(model, example_inputs).groups
+
+
+def follow(model: nn.Module, example_inputs: Inputs) -> Followed:
+    """As `find_groups`, and where in the graph the groups' channels are."""
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     given = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     inputs = tuple(x.to(device) for x in given)
@@ -38,8 +56,9 @@ def find_groups(model: nn.Module, example_inputs: Inputs) -> Groups:
     try:
         graph = trace(model, inputs)
         walk = Walk(model)
+        follower = _Follower(model, graph, walk)
         with torch.no_grad():
-            _Follower(model, graph, walk).run(*inputs)
+            follower.run(*inputs)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UnsupportedError(f"{type(model).__name__}: can't be run on the example inputs: {said}") from error
@@ -49,18 +68,24 @@ def find_groups(model: nn.Module, example_inputs: Inputs) -> Groups:
         with torch.no_grad():
             for name, buffer in model.named_buffers():
                 buffer.copy_(state[name])
-    return gather(walk)
+    groups, group_of = gather(walk)
+    channels = {}
+    for node, known in follower.known.items():
+        dims = varying(known) if isinstance(known, np.ndarray) else []
+        if len(dims) == 1 and ((ids := group_of(known.reshape(-1))) != WHOLE).any():
+            channels[node.name] = dims[0], ids
+    return Followed(graph, groups, channels)
 
 
 class _Follower(fx.Interpreter):
     def __init__(self, model: nn.Module, graph: fx.Graph, walk: Walk) -> None:
         super().__init__(model, graph=graph)
         self._walk = walk
-        self._known: dict[fx.Node, Any] = {}
+        self.known: dict[fx.Node, Any] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         out = super().run_node(n)
-        self._known[n] = self._follow(n, out)
+        self.known[n] = self._follow(n, out)
         return out
 
     def _follow(self, node: fx.Node, out: Any) -> Any:
@@ -71,13 +96,13 @@ class _Follower(fx.Interpreter):
             return Free(name) if name is not None else None
         if node.op == "call_module":
             module = self._walk.modules[str(node.target)]
-            step = Step(self._walk, node, type(module).__name__, self.env, self._known)
+            step = Step(self._walk, node, type(module).__name__, self.env, self.known)
             step.out = out
             return _checked(step, _module(step, module))
         if node.op == "output":
-            Step(self._walk, node, "output", self.env, self._known).pin(None, "the network's output")
+            Step(self._walk, node, "output", self.env, self.known).pin(None, "the network's output")
             return None
-        step = Step(self._walk, node, _op(node), self.env, self._known)
+        step = Step(self._walk, node, _op(node), self.env, self.known)
         step.out = out
         return _checked(step, _operator(step))
 

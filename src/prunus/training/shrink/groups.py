@@ -3,7 +3,7 @@
 What is removed are whole groups: rows and columns of weights, biases, scales and statistics, as the ties say.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import final
@@ -75,8 +75,8 @@ def kept(ids: Ids, keep: Bools) -> Bools:
     return np.append(keep, True)[ids]  # WHOLE is the last
 
 
-def gather(walk: Walk) -> Groups:
-    """Groups in the order in which the network makes them."""
+def gather(walk: Walk) -> tuple[Groups, Callable[[Ids], Ids]]:
+    """Groups in the order in which the network makes them; and a function from units to theirs, WHOLE for others."""
     numbers: dict[int, int] = {}
 
     def number(ids: Ids) -> Ids:
@@ -97,7 +97,12 @@ def gather(walk: Walk) -> Groups:
     shapes = {name: tuple(walk.tensors[name].shape) for name in names}
     widths = {name: number(ids) for name, ids in walk.widths.items()}
     found = Groups(len(numbers), ties, shapes, widths, tuple(walk.calls), (), reasons)
-    return Groups(found.n, ties, shapes, widths, found.calls, _bundles(found), reasons)
+
+    def group_of(ids: Ids) -> Ids:
+        at = (WHOLE if unit == WHOLE else numbers.get(walk.units.root(unit), WHOLE) for unit in ids.tolist())
+        return np.fromiter(at, np.int64, len(ids))
+
+    return Groups(found.n, ties, shapes, widths, found.calls, _bundles(found), reasons), group_of
 
 
 def _bundles(groups: Groups) -> tuple[Ids, ...]:

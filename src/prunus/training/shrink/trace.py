@@ -47,6 +47,10 @@ class _Tracer(fx.Tracer):
         super().__init__()
         self._answers, self._asked = answers, 0
 
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Also what becomes one convolution, see `prunus.search.branches`."""
+        return hasattr(m, "merged") or super().is_leaf_module(m, module_qualified_name)
+
     def to_bool(self, obj: Proxy) -> bool:
         """The next of the known answers."""
         if self._asked == len(self._answers):

@@ -1,0 +1,1 @@
+"""How wide each layer: Pruning-as-Search, and what it is compared with."""

@@ -1,0 +1,79 @@
+"""The table of widths, from rows as they are written; and the tasks that are composed of small images."""
+
+import torch
+from torch import Tensor
+
+from bench import report, scenes, widths
+from prunus.search.costs import macs
+from prunus.training.shrink.follow import find_groups
+
+
+def row(method: str, seed: int, quality: float, limit: str = "macs") -> dict[str, object]:
+    machine = {"cpu": "c", "target": "t", "cores": 2, "l1": 0, "l2": 0, "l3": 0}
+    case = widths.Case("pas-vgg", 0.5, method, limit, seed)
+    return {
+        "key": case.key, "network": "pas-vgg", "removed": 0.5, "method": method, "limit": limit, "seed": seed,
+        "quality": quality, "dense": 0.93, "cost": 0.499, "ms": 0.1, "search_s": 30.0, "finetune_s": 80.0,
+        "epochs": [2, 8], "machine": machine, "packages": {}, "date": "2026-01-01", "commit": "abc",
+    }  # fmt: skip
+
+
+def test_means_over_the_seeds_that_all_methods_have() -> None:
+    rows = [row("pas", seed, quality) for seed, quality in ((0, 0.9), (1, 0.92), (2, 0.5))]
+    rows += [row("uniform", 0, 0.89), row("uniform", 1, 0.9), row("pas", 0, 0.91)]
+    rows += [row("pas", seed, 0.93, "latency") for seed in (0, 1)]
+    rows.append({**row("pas", 0, 0.93), "key": "pas-vgg dense seed 0"})
+    del rows[-1]["method"]
+    (line,) = widths.table(rows)
+    assert line.seeds == 2
+    assert {name: round(value, 6) for name, value in line.quality.items()} == {
+        "pas": 0.915, "uniform": 0.895, "pas-latency": 0.93,
+    }  # fmt: skip
+    assert round(line.pace, 6) == 1.5
+    text = report.widths_table(rows)
+    assert "| pas-vgg, 50% | 93.00 | **91.50** | - | 89.50 | - | 93.00 | 0.100 | 1.50 x | 2 |" in text
+    assert "Not measured yet" in report.widths_table([])
+
+
+def test_rows_are_named_once_and_the_compared_one_comes_first() -> None:
+    keys = [case.key for case in widths.cases() + widths.family()]
+    assert len(set(keys)) == len(keys)
+    for case in widths.cases():
+        if case.limit == "latency":
+            assert keys.index(case.key.replace("latency", "macs")) < keys.index(case.key)
+
+
+def items(n: int) -> Tensor:
+    return torch.rand(n, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+
+
+def test_masks_are_where_objects_are() -> None:
+    pairs = scenes.canvases(items(5), torch.arange(5), 12, 0)
+    classes, masks = pairs.y[:, 0].long(), pairs.y[:, 1:].transpose(1, 2).bool()
+    there = classes != scenes.CLASSES
+    assert set(classes[there].tolist()) <= set(range(5)) and 0.4 < there.float().mean() < 1
+    assert not masks[~there].any() and masks[there].any(1).all()
+    seen = (pairs.x > 0).reshape(12, scenes.SIDE // 2, 2, -1, 2).any(4).any(2).flatten(1)
+    assert (masks.any(1) >= seen).all()
+
+    class Perfect(torch.nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            side = scenes.SIDE // 2
+            known = torch.nn.functional.one_hot(classes, scenes.CLASSES + 1).transpose(1, 2).float()
+            return known.unflatten(2, (scenes.CELLS,) * 2), masks.float().unflatten(2, (side, side)) - 0.5
+
+    assert scenes.finding_score(Perfect(), pairs) == {"quality": 1.0}
+
+
+def test_an_image_is_like_itself() -> None:
+    pairs = scenes.outlines(items(4))
+    assert set(pairs.x.unique().tolist()) == {0, 1}
+    assert torch.allclose(scenes.ssim(pairs.y, pairs.y), torch.ones(4))
+    assert float(scenes.ssim(pairs.y, 1 - pairs.y).max()) < 0.1
+
+
+def test_every_network_can_be_searched() -> None:
+    for name, task in widths.TASKS.items():
+        x = torch.zeros(2, 1, 28, 28) if name != "segmentation" else torch.zeros(2, 1, scenes.SIDE, scenes.SIDE)
+        groups = find_groups(widths.merged(task.make()), x)
+        assert groups.n > 50 and 1e6 < macs(groups).whole / 2 < 6e7, name
