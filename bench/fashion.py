@@ -93,7 +93,7 @@ def resnet20(widths: tuple[int, ...] = (32, 64, 112)) -> nn.Sequential:
     return nn.Sequential(stem, nn.Sequential(*blocks), head)
 
 
-def vgg(widths: tuple[int | str, ...] = (24, "M", 56, "M", 80, 80, "M", 128, 128)) -> nn.Sequential:
+def vgg(widths: tuple[int | str, ...] = (16, "M", 32, "M", 64, 64, "M", 160, 160, 192)) -> nn.Sequential:
     """3x3 convolutions with BatchNorm, and maxima between them."""
     layers: list[nn.Module] = []
     i = 1

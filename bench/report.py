@@ -142,6 +142,36 @@ def training_table(rows: list[store.Row]) -> str:
     return "\n".join([*lines, "", *_machines(dense[-1:])])
 
 
+def recurrent_table(rows: list[store.Row]) -> str:
+    """Each goal of pruned recurrent layers beside the fastest peer, by `Session.run` and by the executor alone."""
+    from bench import recurrent
+
+    found, shown = store.latest(row for row in rows if not row["quick"]), []
+    lines = [
+        "| row | Prunus, us | fastest peer, us | asked | measured (quartiles) | | executor | indices over values |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for goal in recurrent.GOALS:
+        row = found.get(f"{goal.name}, 1 threads")
+        if row is None or "failure" in row:
+            continue
+        shown.append(row)
+        peer = min(row["ratios"]["prunus"], key=lambda name, row=row: row["ratios"]["prunus"][name][1])
+        lower, median, upper = row["ratios"]["prunus"][peer]
+        asked = "-" if goal.least is None else f"at least {goal.least:g} x"
+        verdict = "" if goal.least is None else "pass" if median >= goal.least else "short"
+        ratios = row["ratios"].get("executor", {}).values()
+        alone = f"{min(ratio[1] for ratio in ratios):.2f}" if ratios else "-"
+        of = f" of {goal.executor:g}" if goal.executor else ""
+        lines.append(
+            f"| {goal.name} | {row['us']['prunus']:.1f} | {row['us'][peer]:.0f} ({peer}) | {asked} | "
+            f"**{median:.2f}** ({lower:.2f} to {upper:.2f}) | {verdict} | {alone}{of} | {row['index_share']:.1%} |"
+        )
+    if not shown:
+        return "Not measured yet: `python -m bench.recurrent`."
+    return "\n".join([*lines, "", *_machines(shown), *_left_out(shown)])
+
+
 def speech_table(rows: list[store.Row]) -> str:
     """Spoken digits by rate: accuracy over seeds, and a frame's time beside the dense network's in onnxruntime."""
     from bench import speech
@@ -270,6 +300,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "accuracy": lambda: accuracy_table(store.read(store.RESULTS / "accuracy.jsonl")),
     "widths": lambda: widths_table(store.read(store.RESULTS / "widths.jsonl")),
     "training": lambda: training_table(store.read(store.RESULTS / "training.jsonl")),
+    "recurrent": lambda: recurrent_table(store.read(store.RESULTS / "recurrent.jsonl")),
     "speech": lambda: speech_table(store.read(store.RESULTS / "speech.jsonl")),
     "g2p": lambda: g2p_table(store.read(store.RESULTS / "g2p.jsonl")),
     "voice": lambda: voice_table(store.read(store.RESULTS / "voice.jsonl")),

@@ -92,7 +92,7 @@ def dense(network: str, seed: int, data: fashion.Data) -> tuple[nn.Sequential, f
 
 def recipe(case: Case) -> dict[str, Any]:
     """All layers but the first and the last, in one way."""
-    first, last = {"resnet20": (r"re:^0\.", r"re:^2\."), "vgg": ("0", "23")}[case.network]
+    first, last = {"resnet20": (r"re:^0\.", r"re:^2\."), "vgg": ("0", "26")}[case.network]
     rule: dict[str, Any] = {"match": "re:.*", "scheme": case.scheme}
     if case.scheme != "filter":
         rule["sparsity"] = case.sparsity
