@@ -3,6 +3,7 @@
 argv: folder. Writes the masks and the whole weights that this process ended with.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,9 @@ def main(folder: Path) -> None:
         for method in METHODS:
             got = train(how, method, dist.get_rank(), dist.get_world_size())
             np.savez(folder / f"{how}-{method}-{dist.get_rank()}.npz", **got)
+    dist.barrier()
     dist.destroy_process_group()
+    os._exit(0)  # threads of torch's may outlive the interpreter, which then aborts now and then
 
 
 if __name__ == "__main__":
