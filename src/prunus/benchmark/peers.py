@@ -163,7 +163,10 @@ def _convert(engine: str, model: Path, command: Sequence[str], folder: Path, mad
         done = subprocess.run(
             command, cwd=folder, capture_output=True, text=True, errors="replace", check=False, timeout=CONVERT_S
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except subprocess.TimeoutExpired as error:  # whose own text is the whole command, paths and all
+        text = f"{Path(command[0]).name} took longer than {CONVERT_S:g} s to convert it"
+        raise EngineRefusal(f"{engine}: {model.name}: {text}") from error
+    except OSError as error:
         raise EngineRefusal(f"{engine}: {model.name}: {first_line(error)}") from error
     if not (folder / made).exists():
         said = (done.stderr + done.stdout).strip().splitlines() or [f"exit status {done.returncode}"]
