@@ -54,6 +54,7 @@ def test_other_cpus_times_are_named_and_ignored(tmp_path: Path) -> None:
     Latencies(path, Place("a Cray", "library", 1)).add("conv", 0.02, {FIRST: 1e-3})
     with pytest.warns(PrunusWarning, match=r"measured on a Cray are ignored: this is this CPU"):
         Latencies(path, HERE).say_strangers()
+    assert Latencies(path, HERE).find("conv", 0.02) == {}
 
 
 @pytest.mark.parametrize("damage", [b"not a database at all" * 99, b"SQLite format 3\0" + b"\7" * 4096])

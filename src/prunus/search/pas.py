@@ -76,7 +76,7 @@ class WidthSearch:
         self.groups, self._inputs, self.budget = self.network.groups, example_inputs, budget
         self.cost: Cost = cost_of(self.groups)
         self.every = max(1, n_steps // NOTES)
-        self._excess, self._owed = 0.0, 0.0
+        self._excess, self._owed = 0.0, 0.0  # of the cost over what is due: now, and summed up since the budget is
         self._squares = torch.zeros(self.groups.n, dtype=torch.float64)
         self._alive = torch.zeros(self.groups.n, dtype=torch.float64)  # at how many steps, since the budget is due
         self.history: list[list[int]] = []
@@ -160,7 +160,7 @@ class WidthSearch:
         return keep if round_to == 1 else rounded(self.groups, scores, keep, self.cost, self.budget, round_to)
 
     def finish(self, round_to: int = 1) -> Found:
-        """The channels that live are trimmed to the budget, by b, and stay so.
+        """What lives is `trimmed`, and stays so.
 
         Raises ShrinkError: no widths of multiples of `round_to` are within the budget.
         """
@@ -173,7 +173,7 @@ class WidthSearch:
 
     def found(self, keep: NDArray[np.bool_]) -> Found:
         """What `keep` leaves."""
-        return Found(keep, cost(self.cost, keep), self.budget, layer_widths(self.groups, keep))
+        return Found(keep, cost(self.cost, keep), self.budget, filters_left(self.groups, keep))
 
     def shrink(self, keep: NDArray[np.bool_] | None = None) -> nn.Module:
         """The network without what doesn't live, or isn't in `keep`, branches merged; checked against the masked one.
@@ -216,7 +216,7 @@ class WidthSearch:
         self.history = state["history"].tolist()
 
 
-def layer_widths(groups: Groups, keep: NDArray[np.bool_]) -> dict[str, tuple[int, int]]:
+def filters_left(groups: Groups, keep: NDArray[np.bool_]) -> dict[str, tuple[int, int]]:
     """Filters of each layer, before and after, by its weight's name."""
     found = {}
     for name, dim in groups.filters:
