@@ -6,6 +6,7 @@ from unittest import mock
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
 
 import prunus
 from prunus.runtime import plan
@@ -15,6 +16,7 @@ from prunus.runtime.share import ELEMENTWISE
 from tests.compiler.test_winograd import winograd_only
 from tests.runtime.networks import Net, onnxruntime_run
 from tests.runtime.test_plan import records
+from tests.runtime.test_streaming import stack
 
 
 def net_of(channels: int = 6) -> tuple[Net, str]:
@@ -179,3 +181,25 @@ def same_apart(session: Session) -> None:
         for got, wanted in zip(session.run(None, feeds), expected, strict=True):
             np.testing.assert_array_equal(got, wanted)
     assert session.memory()["arena"] <= apart
+
+
+@pytest.mark.parametrize("op, copies", [("GRU", 4), ("LSTM", 6)])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_copies_that_only_carry_on_are_taken_away(op: str, copies: int, batch: int) -> None:
+    """Of two layers: input and states to where products read, once each; the last output goes to the caller at once.
+    What is wanted twice is still copied."""
+    model = stack(op, t=1, n=batch)
+    del model.graph.output[1:]
+    session = prunus.compile(model, tune="off", threads=1)
+    kinds = [kind for kind, _ in records(make_plan(session.program, batch))]
+    assert batch > 1 or kinds.count("copy") == copies
+    rng = np.random.default_rng(0)
+    feeds = {
+        port.name: rng.standard_normal([int(n) for n in port.shape]).astype(np.float32) for port in session.get_inputs()
+    }
+    np.testing.assert_allclose(session.run(None, feeds)[0], onnxruntime_run(model, feeds)[0], rtol=1e-5, atol=1e-6)
+    twice = stack(op, t=1, n=batch)
+    twice.graph.output.append(helper.make_tensor_value_info("s0", TensorProto.FLOAT, None))
+    session = prunus.compile(twice, tune="off", threads=1)
+    for found, expected in zip(session.run(None, feeds), onnxruntime_run(twice, feeds), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

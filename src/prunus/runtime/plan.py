@@ -16,7 +16,7 @@ from prunus.runtime.lower.ops import LOWERINGS
 from prunus.runtime.place import Buffer, place
 from prunus.runtime.program import Op, Program, outside_tensors
 from prunus.runtime.records import ARENA, PORTS, address, record
-from prunus.runtime.share import taken_over, without_fills
+from prunus.runtime.share import taken_over, without_detours, without_fills
 
 SLACK = 1 << 12  # elements past the last buffer: lanes beyond the last pixel may read there
 
@@ -155,6 +155,7 @@ def _place(draft: Draft) -> tuple[dict[str, int], int]:
     """Offsets of all buffers in the arena; records that turn out not to be needed are taken away."""
     shared = taken_over(draft)
     without_fills(draft, shared)
+    without_detours(draft)
     outside = outside_tensors(draft.program)
     steps: dict[str, list[int]] = {}
     for name, used in draft.uses.items():

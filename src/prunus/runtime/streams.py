@@ -3,7 +3,6 @@
 Program, plan, constants and machine code are only read, so that streams share them.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from queue import SimpleQueue
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunus.errors import TargetError
-from prunus.runtime.native import Bound, Library, Pool
+from prunus.runtime.native import Bound, Library, Pool, here
 from prunus.runtime.plan import Plan
 from prunus.runtime.program import Program
 from prunus.runtime.quick import Quick, quick_run
@@ -47,7 +46,7 @@ class Stream:
 
     def wake(self) -> None:
         """See to it that there are threads: a forked process has the memory but not the threads."""
-        if self.pool.process != os.getpid():
+        if self.pool.process != here.process:
             self.pool = Pool(self._library, self._threads, self._alone)
             self.quick = None
 

@@ -36,10 +36,27 @@ typedef struct {
   int32_t function, input_forget, usual;
 } prunus_cell;
 
-// e^a for |a| up to 28, beyond which it stays: products of three such sums don't overflow. Relative error below 2e-7.
-INLINE vf exp_near(vf a) {
+// e^(factor a) for exponents from -28 to 28, beyond which it stays: products of three such sums don't overflow. Relative
+// error below 2e-7, and what a * factor / ln 2 is rounded by.
+#if defined(__AVX512F__) && VB == 64
+// 2^floor(y) * 2^r with 0 <= r < 1; the polynomial is the best of degree 5 by relative error. NaN is the second argument.
+INLINE vf exp_near(vf a, float factor) {
+  const __m512 least = _mm512_set1_ps(-40.4f), most = _mm512_set1_ps(40.4f);
+  const __m512 y = _mm512_min_ps(most, _mm512_max_ps(least, (__m512)(a * splat(factor * 1.44269504f))));
+  const vf r = (vf)_mm512_reduce_ps(y, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+  vf p = splat(1.877578674e-3f);
+  p = p * r + splat(8.989338763e-3f);
+  p = p * r + splat(5.582631379e-2f);
+  p = p * r + splat(2.401536256e-1f);
+  p = p * r + splat(6.931530833e-1f);
+  p = p * r + splat(9.999999404e-1f);
+  return (vf)_mm512_scalef_ps((__m512)p, y);
+}
+#else
+INLINE vf exp_near(vf a, float factor) {
   const vf magic = splat(12582912.0f);  // as in exp_of
-  const vf x = min_of(max_of(a, splat(-28.0f)), splat(28.0f)), t = x * splat(1.44269504f) + magic, n = t - magic;
+  const vf x = min_of(max_of(a * splat(factor), splat(-28.0f)), splat(28.0f));
+  const vf t = x * splat(1.44269504f) + magic, n = t - magic;
   const vf r = x - n * splat(0.693359375f) - n * splat(-2.12194440e-4f);
   vf p = splat(1.3981999507e-3f);
   p = p * r + splat(8.3334519073e-3f);
@@ -49,18 +66,19 @@ INLINE vf exp_near(vf a) {
   p = p * (r * r) + r + splat(1.0f);
   return p * (vf)(((vi)t << 23) + 0x3f800000);  // a product: NaN stays one
 }
+#endif
 
 // The usual gates, sigmoid and tanh without a clip, with quotients put together, for a division takes longer than all
 // else: sigmoid(a) = 1 / (1 + e^-a), tanh(a) = (1 - e^-2a) / (1 + e^-2a). Absolute error of a state below 5e-7.
 INLINE vf usual_gru(vf z, vf r, vf own, vf inside, vf h) {
-  const vf one = splat(1.0f), to_r = one + exp_near(-r), to_z = exp_near(-z);
-  const vf e = exp_near((own + inside / to_r) * splat(-2.0f));
+  const vf one = splat(1.0f), to_r = one + exp_near(r, -1), to_z = exp_near(z, -1);
+  const vf e = exp_near(own + inside / to_r, -2);
   return (to_z * (one - e) + h * (one + e)) / ((one + to_z) * (one + e));
 }
 INLINE vf usual_lstm(vf i, vf o, vf f, vf g, vf *c) {
-  const vf one = splat(1.0f), to_i = one + exp_near(-i), to_f = one + exp_near(-f), e = exp_near(g * splat(-2.0f));
+  const vf one = splat(1.0f), to_i = one + exp_near(i, -1), to_f = one + exp_near(f, -1), e = exp_near(g, -2);
   *c = (*c * (to_i * (one + e)) + (one - e) * to_f) / (to_f * to_i * (one + e));
-  const vf d = exp_near(*c * splat(-2.0f)), to_o = one + exp_near(-o);
+  const vf d = exp_near(*c, -2), to_o = one + exp_near(o, -1);
   return (one - d) / (to_o * (one + d));
 }
 

@@ -27,7 +27,7 @@ INLINE void finish_lanes(const prunus_tile *t, const int32_t *rows, vf a, int n)
   for (int i = 0; i < n; i++) t->out[rows[i] * t->plane] = y[i];
 }
 
-enum { GEMV_AHEAD = 4096 }; /* bytes: weights are read once, from wherever they are, past the ends of pages */
+enum { GEMV_AHEAD = 4096 }; /* bytes */
 
 // Asks for weights from `offset` bytes on that come next but don't follow: their own loop would do so too late.
 INLINE void expect_weights(const float *weights, int64_t offset) {
@@ -60,8 +60,6 @@ INLINE void expect_weights(const float *weights, int64_t offset) {
       UNROLL for (int i = 0; i < SUMS; i++) UNROLL for (int u = 0; u < U; u++) sum[i][u] = (T){0};     \
       int32_t k = 0;                                                                                   \
       for (; k + SUMS <= n; k += SUMS, w += SUMS * U * LANES) {                                        \
-        UNROLL for (int i = 0; i < SUMS * U * LANES; i += 64 / (int)sizeof(W))                         \
-          __builtin_prefetch((const char *)(w + i) + GEMV_AHEAD);                                      \
         UNROLL for (int i = 0; i < SUMS; i++) {                                                        \
           const T a = x[off[k + i]] - (T){0};                                                          \
           UNROLL for (int u = 0; u < U; u++) sum[i][u] += a * LOAD(w + (i * U + u) * LANES); \

@@ -100,7 +100,6 @@ INLINE void look_up_lanes(const prunus_span *span, const uint8_t *columns, int q
     look_up_lanes(span, columns, Q, x);                                                                \
     UNROLL for (int r = 0; r < R; r++) {                                                               \
       const W *at = w + ((Q) * R + r) * SPAN_LANES;                                                    \
-      if (((Q) * R + r) * SPAN_LANES * (int)sizeof(W) % 64 == 0) __builtin_prefetch((const char *)at + GEMV_AHEAD); \
       UNROLL for (int v = 0; v < SPAN_VECTORS; v++) a[Q % SUMS][r][v] += x[v] * LOAD(at + v * VL);            \
     }                                                                                                  \
   }
