@@ -41,7 +41,7 @@ def test_says_nothing_of_the_fingerprint() -> None:
 def test_has_to_be_older_than_the_suspect() -> None:
     made = commit(made_up(), time=WHEN)
     check_commitment(made, made_up(), before=datetime(2026, 3, 2, tzinfo=UTC))
-    with pytest.raises(FingerprintError, match="time: found 2026-03-01.*expected before 2026-02-01"):
+    with pytest.raises(FingerprintError, match=r"time: found 2026-03-01.*expected before 2026-02-01"):
         check_commitment(made, made_up(), before=datetime(2026, 2, 1, tzinfo=UTC))
     with pytest.raises(FingerprintError, match="hash"):  # backdated
         check_commitment(replace(made, time="2026-01-01T00:00:00+00:00"), made_up())

@@ -117,7 +117,10 @@ def test_refused_at_once() -> None:
 
 
 def test_wrong_numbers_of_answers() -> None:
-    with serving(Served(lambda x: scores(x)[:-1])) as served, pytest.raises(SuspectError, match=r"answers .*\[18, 10\]"):
+    with (
+        serving(Served(lambda x: scores(x)[:-1])) as served,
+        pytest.raises(SuspectError, match=r"answers .*\[18, 10\]"),
+    ):
         ask(quick(served.url).suspect(), made_up(50))
 
 
@@ -127,5 +130,3 @@ def test_addresses() -> None:
             Endpoint(url).suspect()
     with pytest.raises(SuspectError, match="no answer in 3 tries, 3 failures"):
         quick("http://127.0.0.1:9/v2/models/m").suspect()
-
-

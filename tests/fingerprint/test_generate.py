@@ -88,7 +88,7 @@ def test_a_sequence_classifier(tmp_path: Path) -> None:
     owner = owner_of_file(tmp_path / "gru.onnx", {"x": (1, 9, 3)})
     assert (owner.shape, owner.classes, owner.batch) == ((9, 3), 4, 20)
     domain = Domain((9, 3), (-3.0,), (3.0,))
-    made = make(owner, domain, Method("ltrc", 0.5, steps=20, draws=2, noise=0.2), 20, secret=SECRET)
+    made = make(owner, domain, Method("ltrc", 0.5, steps=20, draws=2, noise=0.2, cutoff=0.25), 20, secret=SECRET)
     assert made.examples.shape == (20, 9, 3) and made.own >= 15
 
 

@@ -74,6 +74,13 @@ def test_files_that_are_no_suspects(model: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(SuspectError, match=said):
             suspect_of_file(tmp_path / name)
+    whole = onnx.load(model)
+    whole.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
+    whole.graph.node.insert(0, onnx.helper.make_node("Cast", ["x"], ["x_float"], to=onnx.TensorProto.FLOAT))
+    whole.graph.node[1].input[0] = "x_float"
+    onnx.save(whole, tmp_path / "bytes.onnx")
+    with pytest.raises(SuspectError, match=r"bytes.onnx: takes tensor\(uint8\), expected"):
+        suspect_of_file(tmp_path / "bytes.onnx")
     with pytest.raises(SuspectError, match="engine 'tvm': expected onnxruntime or prunus"):
         suspect_of_file(model, "tvm")
 

@@ -1,5 +1,8 @@
 """Verdicts at their edges."""
 
+import subprocess
+import sys
+
 import pytest
 
 from prunus.errors import FingerprintError
@@ -63,3 +66,10 @@ def test_answers_of_another_number() -> None:
     made = made_up(100)
     with pytest.raises(FingerprintError, match="found 20 answers, expected 100"):
         judge(made, "s", Answers(made_up(20).targets))
+
+
+def test_verifying_imports_no_torch() -> None:
+    names = ("answers", "commitment", "endpoint", "file", "suspects", "verdict")
+    lines = [f"import prunus.fingerprint.{name}" for name in names]
+    code = "; ".join([*lines, "import sys", "sys.exit('torch' in sys.modules)"])
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,6 +1,7 @@
 """prunus fingerprint: make examples of an owner's network, commit to them, verify a suspect by them."""
 
 import hashlib
+import warnings
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +12,7 @@ from prunus.cli.images import parse_scaling
 from prunus.cli.main import NO
 from prunus.cli.options import Bgr, InputShape, Json, Mean, OnnxModel, Quiet, Std, Threads, Verbose, parse_shapes
 from prunus.cli.output import Printer
+from prunus.errors import PrunusWarning
 
 if TYPE_CHECKING:
     from prunus.fingerprint.answers import Answers
@@ -77,6 +79,7 @@ def make(
     from prunus.fingerprint.make import make as make_fingerprint
     from prunus.fingerprint.method import method_of
     from prunus.fingerprint.owner import owner_of_file, use_threads
+    from prunus.fingerprint.statistics import threshold
 
     printer, shapes = Printer(quiet, json), parse_shapes(input_shape) or {}
     wishes = {"eps": eps, "steps": steps, "noise": noise, "draws": draws, "draw": draw, "cutoff": cutoff}
@@ -99,11 +102,21 @@ def make(
     beside.unlink(missing_ok=True)
     _print_null(printer, made.null, examples)
     printer.line(f"{output}: {examples} examples, {made.own} as wanted on {model}; keep it secret, commit to it")
-    printer.line(f"an independent model is granted {_rate_text(granted(made), bool(made.null))}")
+    rate = granted(made)
+    needed = threshold(examples, rate, made.alpha)
+    if needed is None:
+        warnings.warn(
+            f"{output}: at a null rate of {rate:.3f} not even {examples} matches of {examples} show anything: take a "
+            "smaller --eps or more --examples",
+            PrunusWarning,
+            stacklevel=1,
+        )
+    enough = needed or "more than all"
+    printer.line(f"an independent model is granted {_rate_text(rate, bool(made.null))}: it takes {enough} matches")
     printer.write_json(
         {
             "output": str(output), "examples": examples, "own": made.own, "method": method, "null": made.null,
-            "rate": granted(made), "root": made.root,
+            "rate": rate, "needed": needed, "root": made.root,
         }
     )  # fmt: skip
 

@@ -6,7 +6,7 @@ So an altered file is refused by the name of what was altered, and what follows 
 import hashlib
 import json
 import struct
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, final
@@ -76,10 +76,6 @@ class Fingerprint:
 
     def _blobs(self) -> dict[str, bytes]:
         return {"examples": self.examples.tobytes(), "starts": b"" if self.starts is None else self.starts.tobytes()}
-
-    def with_null(self, null: tuple[NullModel, ...]) -> "Fingerprint":
-        """The same with other null models."""
-        return replace(self, null=null)
 
 
 class _Null(BaseModel):

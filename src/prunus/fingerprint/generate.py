@@ -77,6 +77,8 @@ def _descend(
             value = loss(shares, draw() if method.robust else {})
             gradient += torch.autograd.grad(value, shares)[0]
             lost += float(value.detach())
+        if method.kind == "ltrc":  # that of a perturbation which is filtered; then its sign isn't of one frequency
+            gradient = high_pass(gradient, method.cutoff)
         moved = x - x0 - step * gradient.sign()
         if method.kind == "ltrc":
             moved = high_pass(moved, method.cutoff)

@@ -16,7 +16,6 @@ from prunus.errors import FingerprintError
 from prunus.graph.read import read
 from prunus.pruning.torch_module import to_module
 
-
 AT_ONCE = 20  # samples, where a file's batch is free and the network read from it isn't
 
 
@@ -44,7 +43,8 @@ class Owner:
         """Its answers, so many samples at a time."""
         size = self.batch or most
         found = [
-            self.scores(padded(part, self.batch)).argmax(1)[: len(part)] for part in torch.split(torch.from_numpy(x), size)
+            self.scores(padded(part, self.batch)).argmax(1)[: len(part)]
+            for part in torch.split(torch.from_numpy(x), size)
         ]
         return torch.cat(found).numpy()
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunus.errors import FingerprintError, SuspectError
+from prunus.runtime.session import Session, load, onnxruntime_errors
 
 Batch = NDArray[np.float32]
 
@@ -71,8 +73,6 @@ def suspect_of_file(path: Path, engine: str = "onnxruntime", threads: int | None
     except OSError as error:
         raise SuspectError(f"{path}: {error.strerror or error}") from error
     if path.suffix == ".prunus":
-        from prunus.runtime.session import load
-
         session: Any = load(path, threads=threads)
     elif engine == "prunus":
         from prunus.compiler.compile import compile
@@ -85,6 +85,8 @@ def suspect_of_file(path: Path, engine: str = "onnxruntime", threads: int | None
     inputs, outputs = session.get_inputs(), session.get_outputs()
     if len(inputs) != 1 or not outputs:
         raise SuspectError(f"{path}: found {len(inputs)} inputs and {len(outputs)} outputs, expected one of each")
+    if inputs[0].type != "tensor(float)":
+        raise SuspectError(f"{path}: takes {inputs[0].type}, expected tensor(float)")
     first = list(inputs[0].shape)
     if not first:
         raise SuspectError(f"{path}: takes single numbers, expected batches")
@@ -92,7 +94,7 @@ def suspect_of_file(path: Path, engine: str = "onnxruntime", threads: int | None
     name, output = inputs[0].name, outputs[0].name
     return Suspect(
         path.name,
-        lambda x: np.asarray(session.run([output], {name: x})[0]),
+        partial(_run, path, session, name, output),
         tuple(n if isinstance(n, int) else None for n in first[1:]),
         last if isinstance(last, int) else None,
         first[0] if isinstance(first[0], int) else None,
@@ -100,8 +102,20 @@ def suspect_of_file(path: Path, engine: str = "onnxruntime", threads: int | None
     )
 
 
+def _run(path: Path, session: Any, name: str, output: str, x: Batch) -> NDArray[Any]:
+    """Raises SuspectError: onnxruntime can't run it on these inputs."""
+    if isinstance(session, Session):
+        return session.run([output], {name: x})[0]
+    try:
+        return np.asarray(session.run([output], {name: x})[0])
+    except onnxruntime_errors() as error:
+        reason = (str(error).splitlines() or ["no reason"])[0]
+        raise SuspectError(f"{path}: can't be run on {list(x.shape)}: {reason[:200]}") from error
+
+
 def _onnxruntime(path: Path, threads: int | None) -> Any:
     import onnxruntime
+    from onnxruntime.capi.onnxruntime_pybind11_state import InvalidProtobuf
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -109,7 +123,7 @@ def _onnxruntime(path: Path, threads: int | None) -> Any:
         options.intra_op_num_threads = threads
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime has a dozen of its own, which share no base
+    except (*onnxruntime_errors(), InvalidProtobuf) as error:
         reason = (str(error).splitlines() or ["no reason"])[0]
         raise SuspectError(f"{path}: not an ONNX file that onnxruntime opens: {reason[:200]}") from error
 
@@ -126,6 +140,8 @@ def _full(x: Batch, size: int) -> Batch:
 
 def _labels(suspect: Suspect, found: NDArray[Any], n: int, classes: int) -> NDArray[np.int64]:
     found = np.asarray(found)
+    if found.shape[:2] == (n, classes) and found.size == n * classes:  # also [n, classes, 1, 1]
+        found = found.reshape(n, classes)
     if found.shape == (n, classes):
         if not np.isfinite(found.astype(np.float64)).all():
             raise SuspectError(f"{suspect.name}: answers with scores that aren't finite")
