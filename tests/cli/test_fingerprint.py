@@ -87,6 +87,7 @@ def test_refused(words: list[str], said: str, folder: Path, capsys: pytest.Captu
 
 def test_too_few_examples_for_a_verdict(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made("--examples", "9")
+    assert "warning: owner.fp: at a null rate of 0.500 not even 9 matches of 9" in error(capsys)
     assert run(["fingerprint", "verify", "owner.fp", "--suspect", "model0.onnx", "-q"]) == BAD_INPUT
     assert "examples: found 9, expected 10 at least: at a null rate of 0.500" in error(capsys)
 

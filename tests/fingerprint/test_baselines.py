@@ -33,7 +33,7 @@ def test_ipguard_comes_near_the_boundary(net: nn.Module) -> None:
         best = owner.scores(torch.from_numpy(DOMAIN.values(levels))).topk(2).values
         return float((best[:, 0] - best[:, 1]).median())
 
-    assert margin(examples) < 0.3 * margin(starts)
+    assert margin(examples) < 0.6 * margin(starts)
     again, _ = ipguard(owner, DOMAIN, starts, first, 1, steps=300, k=0.5)
     np.testing.assert_array_equal(examples, again)
 

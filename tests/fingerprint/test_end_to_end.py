@@ -12,7 +12,7 @@ from prunus.cli.main import DONE, NO, run
 from prunus.demo.data import Images, load_images
 from prunus.errors import MissingExtraError
 from prunus.training.export import export_onnx
-from tests.fingerprint.server import Served, serving
+from tests.fingerprint.server import METADATA, Served, serving
 
 pytestmark = pytest.mark.slow
 PIXELS = ["--mean", "33", "--std", "77", "--threads", "1"]
@@ -78,7 +78,8 @@ def test_shows_descendants_and_no_others(
     capsys.readouterr()
 
     session = prunus.load("int8.prunus", threads=1)
-    with serving(Served(lambda x: session.run(None, {"x": x})[0])) as served:
+    port = {"name": "x", "datatype": "FP32", "shape": [-1, 1, 28, 28]}
+    with serving(Served(lambda x: session.run(None, {"x": x})[0], {**METADATA, "inputs": [port]})) as served:
         assert run(["fingerprint", "verify", "owner.fp", "--suspect", served.url]) == DONE
     assert "nothing says that the examples are older" in capsys.readouterr().out
 
