@@ -291,9 +291,14 @@ def table(all_rows: Sequence[store.Row]) -> list[Line]:
     lines.append(Line("seconds to make them, Fashion-MNIST", f"{slowest:.0f}", "at most 60", slowest <= MOST_S))
     for row in rows:
         if row["key"] == "lite0 ltrc":
-            minutes = row["seconds"] / 60
+            minutes = row["cpu_seconds"] / 60
             lines.append(
-                Line("minutes to make them, EfficientNet-lite0", f"{minutes:.1f}", "at most 15", minutes <= 15)
+                Line(
+                    "minutes of one core to make them, EfficientNet-lite0",
+                    f"{minutes:.1f}",
+                    "at most 15",
+                    minutes <= 15,
+                )
             )
     return lines
 

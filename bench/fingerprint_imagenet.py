@@ -29,7 +29,7 @@ from prunus.fingerprint.suspects import Suspect, suspect_of_file
 N, PART, ALPHA = 100, 10, 1e-3
 DOMAIN = Domain((3, 224, 224), (-127 / 128,), (1.0,))
 KINDS = {
-    "ltrc": Method("ltrc", eps=0.3, steps=40, draws=1, noise=0.2, cutoff=0.25),
+    "ltrc": Method("ltrc", eps=0.3, steps=30, draws=1, noise=0.2, cutoff=0.25),
     "c": Method("c", eps=0.3, steps=20),
     "ipguard": None,
 }
@@ -128,9 +128,9 @@ def _made(kind: str, owner: Owner) -> tuple[NDArray[np.uint8], NDArray[np.int64]
 def measure(kind: str) -> store.Row:
     """Match rates of all models; p against the rate of the worst independent network, left out one at a time for it."""
     owner = owner_of_file(owner_path())
-    begin = time.perf_counter()
+    begin, begun = time.perf_counter(), time.process_time()
     examples, labels = _made(kind, owner)
-    seconds = time.perf_counter() - begin
+    seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - begun
     x, found = DOMAIN.values(examples), dict[str, dict[str, float]]()
     suspects = {name: suspect_of_file(path, threads=1) for name, path in descendants().items()}
     for role, group in (("descendant", suspects), ("independent", independents())):
@@ -148,7 +148,7 @@ def measure(kind: str) -> store.Row:
     related, unrelated = list(found["descendant"].values()), list(found["independent"].values())
     return {
         "kind": kind, "method": None if KINDS[kind] is None else KINDS[kind].__dict__,
-        "own": int((own == labels).sum()), "seconds": round(seconds, 1), "rates": found, "rate": rate,
+        "own": int((own == labels).sum()), "seconds": round(seconds, 1), "cpu_seconds": round(cpu_seconds, 1), "rates": found, "rate": rate,
         "needed": threshold(N, rate, ALPHA), "p": p, "robustness": float(np.mean(related)),
         "transferability": float(np.mean(unrelated)), "uniqueness": float(np.mean(related) - np.mean(unrelated)),
         "least": min(related), "most": max(unrelated),
