@@ -148,7 +148,8 @@ def measure(kind: str) -> store.Row:
     related, unrelated = list(found["descendant"].values()), list(found["independent"].values())
     return {
         "kind": kind, "method": None if KINDS[kind] is None else KINDS[kind].__dict__,
-        "own": int((own == labels).sum()), "seconds": round(seconds, 1), "cpu_seconds": round(cpu_seconds, 1), "rates": found, "rate": rate,
+        "own": int((own == labels).sum()), "seconds": round(seconds, 1), "cpu_seconds": round(cpu_seconds, 1),
+        "rates": found, "rate": rate,
         "needed": threshold(N, rate, ALPHA), "p": p, "robustness": float(np.mean(related)),
         "transferability": float(np.mean(unrelated)), "uniqueness": float(np.mean(related) - np.mean(unrelated)),
         "least": min(related), "most": max(unrelated),

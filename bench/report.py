@@ -345,10 +345,11 @@ def fingerprint_attacks_table(rows: list[store.Row]) -> str:
     for name in found[0]["transforms"]:
         cells = [f"{np.mean([100 * row['transforms'][name]['bcr-80'] for row in of[kind]]):.0f}" for kind in kinds]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    for what, field in (("needed", "needed"), ("queries detected", "detected")):
-        values = [np.mean([row[field] for row in of[kind]]) for kind in kinds]
-        cells = [f"{value:.0%}" if field == "detected" else f"{value:.0f}" for value in values]
-        lines.append(f"| {what} | {' | '.join(cells)} |")
+    needed = [[row["needed"] or fingerprint.N + 1 for row in of[kind]] for kind in kinds]  # no number is enough
+    cells = [f"{np.mean(n):.0f}" if max(n) <= fingerprint.N else f"over {fingerprint.N}" for n in needed]
+    lines.append(f"| needed | {' | '.join(cells)} |")
+    cells = [f"{np.mean([row['detected'] for row in of[kind]]):.0%}" for kind in kinds]
+    lines.append(f"| queries detected | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
