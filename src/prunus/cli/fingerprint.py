@@ -61,7 +61,9 @@ def make(
         str | None, typer.Option("--range", metavar="LOW,HIGH", help="Of the values of inputs that are no images.")
     ] = None,
     alpha: Alpha = None,
-    part: Annotated[int, typer.Option("--part", min=1, help="Examples at a time.")] = 100,
+    part: Annotated[
+        int | None, typer.Option("--part", min=1, help="Examples at a time. Default: as many as fit into memory.")
+    ] = None,
     mean: Mean = "0",
     std: Std = "255",
     bgr: Bgr = False,

@@ -21,7 +21,8 @@ from prunus.fingerprint.suspects import Suspect, match_count
 
 N_EXAMPLES = 100
 ALPHA = 1e-3
-PART = 20  # examples made at a time, after which what there is may be kept
+VALUES = 1_500_000  # of inputs at a time, whose gradients need some hundred times as much memory
+AT_ONCE = 20  # examples that null models are asked
 
 
 @final
@@ -44,12 +45,13 @@ def make(
     secret: bytes | None = None,
     alpha: float = ALPHA,
     begun: Begun | None = None,
-    part: int = N_EXAMPLES,
+    part: int | None = None,
     keep: Callable[[Begun], None] = lambda begun: None,
     report: Callable[[object], None] = lambda step: None,
 ) -> Fingerprint:
     """`n` examples, from noise or from `images` (as the network takes them), none left out. null: independent models,
-    asked now. begun: to go on with; `keep` is called after each `part` examples.
+    asked now. begun: to go on with; `keep` is called after each `part` examples,
+    which are made at a time; None: as many as fit into memory.
 
     Raises FingerprintError: fewer examples or images than needed, a domain of another shape. SuspectError: as
     `Suspect.check`, of a null model.
@@ -69,6 +71,7 @@ def make(
     first = owner.labels(domain.values(starts))
     targets = np.array(targets_of(secret, first, owner.classes), np.int64)
     done = [] if begun is None else [begun.examples]
+    part = part or min(max(VALUES // int(np.prod(owner.shape)), 1), n)
     for at in range(sum(map(len, done)), n, part):
         now, seed = slice(at, min(at + part, n)), noise_seed(secret) + at
         report(f"examples {now.start + 1} to {now.stop} of {n}")
@@ -79,7 +82,8 @@ def make(
     matches = []
     for model in null:
         report(f"asking {model.name}")
-        matches.append(NullModel(model.name, model.digest, match_count(model.labels(x, owner.classes), targets)))
+        labels = [model.labels(x[i : i + AT_ONCE], owner.classes) for i in range(0, n, AT_ONCE)]
+        matches.append(NullModel(model.name, model.digest, match_count(np.concatenate(labels), targets)))
     return Fingerprint(
         owner.name, owner.digest, domain, owner.classes, method, secret, secrets.token_bytes(N_BYTES),
         datetime.now(UTC).isoformat(timespec="seconds"), alpha, tuple(int(label) for label in first), targets, examples,
