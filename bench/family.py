@@ -70,9 +70,16 @@ def wide() -> nn.Sequential:
 ARCHITECTURES: dict[str, Callable[[], nn.Sequential]] = {
     "plain": plain, "deep": deep, "residual": residual, "wide": wide,
 }  # fmt: skip
-OWNERS = {"owner-0": ("plain", 0), "owner-1": ("deep", 0), "owner-2": ("residual", 0), "trial": ("plain", 90)}
+OWNERS = {
+    "owner-0": ("plain", 0),
+    "owner-1": ("deep", 0),
+    "owner-2": ("residual", 0),
+    "trial": ("plain", 90),
+    "trial-deep": ("deep", 91),
+}
 NULL_SEEDS, TRIAL_SEEDS, REPORTED_SEEDS = (10, 11), (30,), (20, 21, 22, 23)
-TRIAL_CHANGES = ("bcr-70", "bcr-90", "tuned", "tuned-long", "unstructured-one-shot-50", "int8")  # of the owner "trial"
+TRIALS = ("trial", "trial-deep")  # owners to choose constants by
+TRIAL_CHANGES = ("bcr-70", "bcr-90", "tuned", "tuned-long", "unstructured-one-shot-50", "int8")  # of TRIALS
 COMPRESSED = ("bcr-80", "unstructured-one-shot-50", "int8", "tuned")  # of an independent network
 
 
@@ -296,7 +303,7 @@ def members() -> list[Member]:
             found.append(Member(path.stem, "independent", make, suffix=change.suffix))
     for owner in OWNERS:
         for change in CHANGES:
-            if owner == "trial" and change.name not in TRIAL_CHANGES:
+            if owner in TRIALS and change.name not in TRIAL_CHANGES:
                 continue
             path = KEPT / f"{owner}-{change.name}{change.suffix}"
             make = partial(change.make, KEPT / f"{owner}.onnx", path)

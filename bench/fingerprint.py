@@ -4,7 +4,7 @@
 
 Trains the family of `bench.family` where out/fingerprint lacks it, measures the rows that are missing, then draws
 docs/fingerprint.svg and prints the table; `python -m bench.report` writes it into docs/fingerprint.md. The constants of
-`fingerprint.method.Method` were chosen on the owner "trial", which isn't reported. Exit status: 1 where the table is
+`fingerprint.method.Method` were chosen on the owners `family.TRIALS`, which aren't reported. Exit status: 1 where the table is
 short.
 """
 
@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 
 from bench import family, store
 from prunus.fingerprint.baselines import deepjudge
@@ -350,7 +351,8 @@ def main() -> int:
         if key in store.latest(store.read(RESULTS)):
             continue
         row = {**store.stamp(), "key": key, "threads": options.threads, **task()}
-        store.append(RESULTS, row)
+        with FileLock(f"{RESULTS}.lock"):
+            store.append(RESULTS, row)
         brief = ("own", "robustness", "transferability", "uniqueness", "least", "most", "recognised", "seconds")
         shown = {name: round(row[name], 3) for name in brief if name in row}
         print(key, json.dumps(shown), row.get("false_positives", ""), flush=True)

@@ -25,7 +25,7 @@ class Method:
     """
 
     kind: Kind = "ltrc"
-    eps: float = 0.45
+    eps: float = 0.7
     steps: int = 60
     noise: float = 0.7
     draws: int = 4
