@@ -4,8 +4,8 @@
 
 Trains the family of `bench.family` where out/fingerprint lacks it, measures the rows that are missing, then draws
 docs/fingerprint.svg and prints the table; `python -m bench.report` writes it into docs/fingerprint.md. The constants of
-`fingerprint.method.Method` were chosen on the owners `family.TRIALS`, which aren't reported. Exit status: 1 where the table is
-short.
+`fingerprint.method.Method` were chosen on the owners `family.TRIALS`, which aren't reported. Exit
+status: 1 where the table is short.
 """
 
 import argparse
