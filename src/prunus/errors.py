@@ -90,3 +90,11 @@ class DisagreementError(PrunusError):
 
 class StorageError(PrunusError, OSError):
     """A storage of trials that can't be reached or used: its URL without the password, and why."""
+
+
+class FingerprintError(PrunusError, ValueError):
+    """A fingerprint or commitment that is altered, unreadable or too small for a verdict: file, field, why."""
+
+
+class SuspectError(PrunusError):
+    """A suspect that can't be asked: it takes other inputs, tells other classes apart, or doesn't answer."""

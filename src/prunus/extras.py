@@ -8,7 +8,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
         "ruamel",
         "platformdirs", "filelock", "PIL", "google", "scipy",
     ),
-    "prune": ("torch", "accelerate", "safetensors", "optuna", "sqlalchemy"),
+    "prune": ("torch", "accelerate", "safetensors", "optuna", "sqlalchemy", "cryptography"),
     "bench": ("openvino", "matplotlib"),
     "peers": ("ncnn", "pnnx", "MNN", "ai_edge_litert", "flatbuffers"),
     "fpga": ("amaranth",),

@@ -4,11 +4,24 @@ from importlib import import_module
 
 import typer
 
-VERBS = ("demo", "doctor", "prune", "train", "search", "explore", "map", "compile", "run", "benchmark", "profile")
+VERBS = (
+    "demo",
+    "doctor",
+    "prune",
+    "train",
+    "search",
+    "explore",
+    "map",
+    "compile",
+    "run",
+    "benchmark",
+    "profile",
+    "fingerprint",
+)
 
 
 def build_app() -> typer.Typer:
-    """The command line: each verb is the function of its name in the module of its name.
+    """The command line: each verb is the function of its name in the module of its name, or a Typer of such functions.
 
     That module's EXAMPLE is a command line that works, given files of the names it uses.
     """
@@ -32,5 +45,9 @@ def build_app() -> typer.Typer:
 
     for verb in VERBS:
         module = import_module(f"prunus.cli.{verb}")
-        app.command(verb, epilog=f"Example: {module.EXAMPLE}")(getattr(module, verb))
+        made, epilog = getattr(module, verb), f"Example: {module.EXAMPLE}"
+        if isinstance(made, typer.Typer):
+            app.add_typer(made, name=verb, epilog=epilog)
+        else:
+            app.command(verb, epilog=epilog)(made)
     return app
