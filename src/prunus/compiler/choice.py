@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from prunus.kernels.isa import Isa
+from prunus.kernels.isa import LANES_TILES, Isa
 from prunus.sparsity.encoding import Encoding, encode_blocks, encode_rows
 from prunus.sparsity.spans import MOST_COLUMNS
 
@@ -23,10 +23,11 @@ class Choice:
     vectors are of 2x2 pixels, `section` is in rows, `tiles_per_task` in vectors (a strip), and the input is transformed
     by each task for all sections (`pixels_outer`) or before all tasks. "channels" is one filter per packed channel,
     "depthwise" one per plane of float32, with planes as the tiles of a task. "spans" is for single vectors, with
-    `section` in values; see `sparsity.spans`.
+    `section` in values; see `sparsity.spans`. "lanes" is for maps of few pixels: rows as lanes, `tiles_per_task` lines
+    of `tile` pixels side by side.
     """
 
-    encoding: Literal["rows", "blocks", "winograd", "channels", "depthwise", "spans"]
+    encoding: Literal["rows", "blocks", "winograd", "channels", "depthwise", "spans", "lanes"]
     heights: tuple[int, ...]
     tile: int
     section: int
@@ -45,6 +46,8 @@ class Choice:
             return f"spans, section {self.section}"
         if self.encoding == "depthwise":
             return f"depthwise, {self.tiles_per_task} planes a task"
+        if self.encoding == "lanes":
+            return f"rows as lanes {max(self.heights)} over {self.tiles_per_task}x{self.tile}, section {self.section}"
         parts = [f"{self.encoding} {max(self.heights)}x{self.tile}"]
         parts += [f"block {self.block[0]}x{self.block[1]}"] if self.encoding == "blocks" else []
         parts += [f"chunk {self.chunk}"] if self.chunk else []
@@ -109,7 +112,8 @@ class LayerShape:
     vectors of inputs (fully connected). `tile_vectors`: of 2x2 pixels, where F(2x2, 3x3) applies, else 0. `pack`:
     channels per word; `lone`: packed, one filter per channel. `window`: float32, one or more filters per channel, of a
     size and stride that have a kernel. `flat`: fully connected, float32. `again`: its weights are read time after time,
-    from a near cache as far as that holds them. `value_bytes`: of a weight as it is held, of a `flat` layer."""
+    from a near cache as far as that holds them. `line`: pixels of a line of a
+    small float32 map, else 0. `value_bytes`: of a weight as it is held, of a `flat` layer."""
 
     m: int
     k: int
@@ -121,6 +125,7 @@ class LayerShape:
     lone: bool = False
     window: bool = False
     flat: bool = False
+    line: int = 0
     again: bool = False
     value_bytes: int = 4
 
@@ -191,6 +196,8 @@ def candidates(shape: LayerShape, zeros: Zeros, isa: Isa) -> list[Choice]:
         found.insert(0, _depthwise_choice(shape, isa))
     if shape.tile_vectors and zeros.density > MANY:
         found += _winograd_choices(shape, isa)
+    if shape.line and zeros.sharing >= isa.lanes and zeros.density > 0:
+        found.append(_lanes_choice(shape, zeros, isa))
     return list(dict.fromkeys(found))
 
 
@@ -296,6 +303,16 @@ def _block_choices(shape: LayerShape, zeros: Zeros, block: tuple[int, int], isa:
             rows = max(block[0], min(rows, round(shape.m * values / max(held, 1))))
             found.append(Choice("blocks", heights, tile, rows, per_task, False, block=block))
     return list(dict.fromkeys(found))
+
+
+def _lanes_choice(shape: LayerShape, zeros: Zeros, isa: Isa) -> Choice:
+    """Rows as lanes: lines in the widest tiles that go into them without rest, else of four, and as many lines at a
+    time as there are kernels for."""
+    tile = next((p for p in (7, 4, 3, 2) if shape.line % p == 0), min(4, shape.line))
+    lines = max(high for high, wide in LANES_TILES if wide == tile) if shape.line % tile == 0 else 1
+    held = int(shape.m * shape.k * zeros.density)
+    section = min(SECTION_VALUES, max(256, held if shape.threads == 1 else held // (4 * shape.threads)))
+    return Choice("lanes", isa.lanes_heights(lines * tile), tile, section, lines, False)
 
 
 def _depthwise_choice(shape: LayerShape, isa: Isa) -> Choice:

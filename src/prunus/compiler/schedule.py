@@ -20,7 +20,7 @@ from ruamel.yaml.error import YAMLError
 from prunus.compiler.chains import chain_refusal
 from prunus.compiler.choice import Choice, LayerShape
 from prunus.errors import ScheduleError
-from prunus.kernels.isa import Isa
+from prunus.kernels.isa import LANES_TILES, Isa
 from prunus.runtime.program import Chain, Program
 from prunus.sparsity.spans import MOST_COLUMNS
 
@@ -182,6 +182,8 @@ def refusal(choice: Choice, shape: LayerShape, isa: Isa) -> str | None:
         return _packed_refusal(choice, shape, isa)
     if choice.encoding == "spans":
         return _spans_refusal(shape)
+    if choice.encoding == "lanes":
+        return _lanes_refusal(choice, shape, isa)
     if not shape.vectors and (choice.encoding != "rows" or choice.chunk):
         return "a layer of single vectors takes whole rows: encoding rows, no chunk"
     pack = shape.pack if shape.value_bytes == 4 else 0
@@ -196,6 +198,23 @@ def refusal(choice: Choice, shape: LayerShape, isa: Isa) -> str | None:
     if apart.get(choice.apart, 0) < choice.tile:
         sizes = ", ".join(f"{n} (tile up to {tile})" for n, tile in apart.items())
         return f"apart {choice.apart} with tile {choice.tile}: {isa.target} has {sizes} for this layer"
+    return None
+
+
+def _lanes_refusal(choice: Choice, shape: LayerShape, isa: Isa) -> str | None:
+    """Why a layer can't be computed with rows as lanes; None when it can."""
+    if not shape.line:
+        return "lanes computes ungrouped convolutions of float32 over small maps"
+    if (choice.tiles_per_task, choice.tile) not in LANES_TILES or (
+        choice.tiles_per_task > 1 and shape.line % choice.tile
+    ):
+        sizes = ", ".join(f"{high} of {wide}" for high, wide in LANES_TILES)
+        return f"{choice.tiles_per_task} lines (tiles_per_task) of {choice.tile} pixels (tile), expected {sizes}"
+    heights = isa.lanes_heights(choice.tiles_per_task * choice.tile)
+    if 1 not in choice.heights or not set(choice.heights) <= set(heights):
+        return f"heights {list(choice.heights)}, expected some of {', '.join(map(str, heights))}, with 1"
+    if choice.chunk or choice.apart > 1:
+        return "lanes takes whole rows: no chunk, apart 1"
     return None
 
 

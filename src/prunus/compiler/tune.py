@@ -25,6 +25,7 @@ Floats = NDArray[np.float32]
 LAYERS = ("conv", "gemm", "recurrent")  # operators with weights
 EVICT_BYTES = 4 << 20
 FAR_BEHIND = 1.3
+SMALL = 28  # pixels of a line of a map over which rows may be better lanes than pixels
 STEPS = 3  # of a full search from the best candidate on
 FAST_BUDGET_S, FULL_BUDGET_S = 0.02, 0.5  # per candidate
 
@@ -208,8 +209,10 @@ def layer_shape(layer: Layer, graph: Graph, isa: Isa, threads: int) -> LayerShap
         return LayerShape(len(layer.encoded), layer.packed.columns, layer.groups, vectors, threads, 0, pack, lone)
     m, k = layer.matrix.shape
     window = vectors > 0 and window_applies(layer)
+    small = vectors > 0 and layer.groups == 1 and out[3] <= SMALL
     return LayerShape(
         m, k * layer.groups, layer.groups, vectors, threads, tile_vectors, window=window, flat=layer.node.op == "gemm",
+        line=out[3] if small else 0,
         again=bool(layer.node.attrs.get("again")), value_bytes=4 if layer.held is None else layer.held.n_bytes,
     )  # fmt: skip
 

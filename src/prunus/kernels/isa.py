@@ -40,6 +40,15 @@ class Isa:
         half = (self.lanes // 2,) if pack == 1 and self.lanes >= 8 else ()
         return (4 * self.lanes, 2 * self.lanes, self.lanes, *half, 1)
 
+    def lanes_heights(self, pixels: int) -> tuple[int, ...]:
+        """Heights of row groups over so many pixels of a small map, where the lanes are rows: a sum for each pixel and
+        vector, the weights and an input are in registers."""
+        most = 32 if self.tiles is _REGISTERS_32 else 16
+        return (*(u * self.lanes for u in (4, 2, 1) if u * pixels + u < most), 1)
+
+
+# lines and pixels of tiles of small maps, where the lanes are rows; one line of each width
+LANES_TILES: Final = ((1, 1), (1, 2), (1, 3), (1, 4), (1, 7), (2, 2), (2, 4), (3, 3), (2, 7))
 
 _REGISTERS_16: Final = ((1, 10), (2, 6), (3, 4), (4, 3), (5, 2), (6, 2), (7, 1), (8, 1))
 _REGISTERS_32: Final = ((1, 12), (2, 12), (3, 8), (4, 6), (5, 5), (6, 4), (7, 3), (8, 3), (12, 2), (16, 1))

@@ -5,12 +5,12 @@ Symbols read prunus_<dtype>_<op>_<tile>, tile being rows x vectors: prunus_f32_g
 
 from importlib.resources import files
 
-from prunus.kernels.isa import Isa
+from prunus.kernels.isa import LANES_TILES, Isa
 from prunus.runtime.records import APART_HEIGHT, c_header
 
 SOURCES = (
     "vector.h", "words.h", "activation.h", "group.h", "gemv.h", "packed.h", "repack.h", "depthwise.h", "place.h",
-    "threads.h", "run.h", "layer.h", "strided.h", "pool.h", "phases.h", "winograd.h", "cell.h", "spans.h",
+    "threads.h", "run.h", "layer.h", "lanes.h", "strided.h", "pool.h", "phases.h", "winograd.h", "cell.h", "spans.h",
     "executor.c",
 )  # fmt: skip
 # channels per word -> dtype in symbols, macros of the micro-kernels
@@ -27,7 +27,7 @@ def sources(isa: Isa) -> dict[str, str]:
     """File name -> text of everything that is compiled for `isa`; executor.c is the unit."""
     folder = files("prunus.kernels") / "c"
     texts = {name: (folder / name).read_text(encoding="utf-8") for name in SOURCES}
-    return texts | {"records.h": c_header(), "table.h": table(isa)}
+    return texts | {"records.h": c_header(), "table.h": table(isa), "lanes_table.h": lanes_table(isa)}
 
 
 def table(isa: Isa) -> str:
@@ -68,4 +68,22 @@ def table(isa: Isa) -> str:
     lines += [*gemvs, "};"]
     size = f"[{max(HELD) + 1}][{isa.gemv_heights()[0] + 1}]"
     lines += [f"static prunus_group_kernel *const prunus_gemv_held_kernels{size} = {{", *held, "};"]
+    return "\n".join(lines) + "\n"
+
+
+def lanes_table(isa: Isa) -> str:
+    """Text of lanes_table.h: the micro-kernels of small maps by lines, pixels and height, and for each number of pixels
+    the next smaller one."""
+    lines, found = [f"// Written by prunus.kernels.source: the kernels of small maps of {isa.target}"], []
+    for high, wide in LANES_TILES:
+        for height in isa.lanes_heights(high * wide):
+            name, u = f"prunus_f32_lanes_{height}_{high}x{wide}", height // isa.lanes
+            sizes = f"{high}, {wide}, {name}"
+            lines.append(f"PRUNUS_LANES({u}, {sizes})" if u else f"PRUNUS_LANES_ROW({sizes})")
+            found.append(f"  [{high}][{wide}][{height}] = {name},")
+    most_high, most_wide = (max(tile[axis] for tile in LANES_TILES) for axis in (0, 1))
+    sizes = f"[{most_high + 1}][{most_wide + 1}][{4 * isa.lanes + 1}]"
+    less = [max((w for h, w in LANES_TILES if h == 1 and w < wide), default=1) for wide in range(most_wide + 1)]
+    lines += [f"static prunus_group_kernel *const prunus_lanes_kernels{sizes} = {{", *found, "};"]
+    lines.append(f"static const int8_t prunus_lanes_less[] = {{{', '.join(map(str, less))}}};")
     return "\n".join(lines) + "\n"

@@ -49,6 +49,12 @@ RECORDS: Final[dict[str, tuple[str, ...]]] = {
         "images", "x", "x_batch", "out", "out_batch", "row_stride", "residual", "residual_batch", *_GROUPS,
         *_EPILOGUE, *_PACKED, "out_real", "narrow", "backwards", "value_bytes",
     ),
+    # row groups with the rows as lanes, over `lines` of `width` pixels, up to `tile_lines` x `tile` of them side
+    # by side; see kernels/c/lanes.h
+    "lanes": (
+        "images", "x", "x_batch", "x_pitch", "out", "out_batch", "out_pitch", "plane", "residual", "residual_batch",
+        "residual_plane", *_GROUPS, *_EPILOGUE, *_PACKED, "lines", "width", "tile_lines", "tile",
+    ),
     # 3x3 at stride 1 by tiles of 2x2 pixels; `ready` is what "winograd_input" made; see kernels/c/winograd.h
     "winograd": (
         *_TILES, "out", "out_batch", "plane", "out_pitch", "residual", "residual_batch", "residual_plane", *_GROUPS,

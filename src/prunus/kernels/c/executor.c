@@ -4,6 +4,7 @@
 #include "activation.h"
 #include "cell.h"
 #include "depthwise.h"
+#include "lanes.h"
 #include "layer.h"
 #include "phases.h"
 #include "pool.h"
@@ -42,6 +43,7 @@ static void run_record(prunus_run_state *s) {
     case PRUNUS_CHAIN: run_job(s->pool, chain_task, s, r[CHAIN_N_BODIES], GRAIN); return;
     case PRUNUS_CONV: run_job(s->pool, conv_task, s, conv_tasks(r), GRAIN); return;
     case PRUNUS_GEMV: run_job(s->pool, gemv_task, s, r[GEMV_N_SECTIONS], GRAIN); return;
+    case PRUNUS_LANES: run_job(s->pool, lanes_task, s, r[LANES_N_SECTIONS], GRAIN); return;
     case PRUNUS_WINOGRAD: run_job(s->pool, winograd_task, s, winograd_tasks(r), GRAIN); return;
     case PRUNUS_WINOGRAD_INPUT: run_job(s->pool, winograd_input_task, s, winograd_input_tasks(r), GRAIN); return;
     case PRUNUS_DEPTHWISE: run_job(s->pool, depthwise_task, s, depthwise_tasks(r), GRAIN); return;

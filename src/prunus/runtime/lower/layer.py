@@ -86,6 +86,8 @@ def conv(draft: Draft, op: Op) -> None:
     windows = (channels + (phase + shift)[None]).ravel()  # x offset of each column of the matrix
     if out.shape[2] * out.shape[3] == 1:
         _gemv(draft, op, source.base, out.shape[0], source.batch, windows)
+    elif op.attrs["choice"]["encoding"] == "lanes":
+        _lanes(draft, op, source, windows)
     else:
         _pixels(draft, op, source, windows)
 
@@ -263,6 +265,19 @@ def _pixels(draft: Draft, op: Op, source: Planes, windows: NDArray[np.int64]) ->
         mask=mask, vectors=vectors, tile=tile, tiles_per_task=choice["tiles_per_task"],
         pixels_outer=int(choice["pixels_outer"]), rows=o, sums_in_out=int(sums_in_out),
         **_ahead(draft, op, source, windows, int(encoding.counts.sum())),
+        **residual_fields(draft, op), **fields,
+    )  # fmt: skip
+
+
+def _lanes(draft: Draft, op: Op, source: Planes, windows: NDArray[np.int64]) -> None:
+    """Row groups over the lines of a small map."""
+    out = draft.layout(op.outputs[0])
+    _, fields = row_groups(draft, op, windows)
+    clear_margins(draft, op)
+    draft.emit(
+        "lanes", images=out.shape[0], x=source.base, x_batch=source.batch, x_pitch=source.pitch,
+        out=draft.at(op.outputs[0]), out_batch=out.batch, out_pitch=out.pitch, plane=out.plane, lines=out.shape[2],
+        width=out.shape[3], tile_lines=op.attrs["choice"]["tiles_per_task"], tile=op.attrs["choice"]["tile"],
         **residual_fields(draft, op), **fields,
     )  # fmt: skip
 

@@ -1,0 +1,96 @@
+"""Row groups over small maps with the rows as lanes, exactly: each tile, lines and pixels left over, rows left over,
+zeros, residuals, images and threads. What lies around would make sums NaN."""
+
+import numpy as np
+import pytest
+
+from prunus.kernels.isa import LANES_TILES
+from prunus.runtime.lower.layer import call_table, group_places, group_table
+from prunus.runtime.records import ACTIVATIONS, ARENA, CONSTANTS, NOWHERE, PORTS, TABLES, address, record
+from prunus.sparsity.encoding import Encoding, encode_rows
+from tests.kernels.runners import Runner
+
+CHANNELS, MARGIN = 3, 2  # a column per channel and one of two neighbours: k = 6
+
+
+def columns_of(plane: int) -> np.ndarray:
+    return (np.arange(CHANNELS)[:, None] * plane + np.arange(2)).ravel().astype(np.int32)
+
+
+def computed(
+    runner: Runner, encoding: Encoding, x: np.ndarray, tile: tuple[int, int], *, gap: int = 1, threads: int = 1,
+    bias: np.ndarray | None = None, residual: np.ndarray | None = None, relu: bool = False,
+) -> np.ndarray:  # fmt: skip
+    """[images, rows, lines, width + gap] of x [images, CHANNELS, lines, width + 1]; behind each plane nothing changes."""
+    images, _, lines, _ = x.shape
+    width, m, pitch = x.shape[3] - 1, encoding.shape[0], x.shape[3] + 2
+    arena = np.full((images, CHANNELS, lines + MARGIN, pitch), np.nan, np.float32)
+    arena[:, :, :lines, : width + 1] = x
+    plane = arena[0, 0].size
+    out_pitch = width + gap
+    out_plane = lines * out_pitch + 5
+    out = np.full((images, m, out_plane), 777, np.float32)
+    tables, starts = [], []
+    _, places = group_places(encoding)
+    for array in (columns_of(plane)[encoding.columns], group_table(encoding)[0], *call_table(encoding, places)):
+        starts.append(address(TABLES, sum(t.size for t in tables)))
+        tables.append(np.append(array.ravel().astype(np.int32), np.zeros(-array.size % 16, np.int32)))
+    constants = [encoding.values, *([] if bias is None else [bias])]
+    ports = [out]
+    if residual is not None:
+        ports.append(np.full((images, m, out_plane), np.nan, np.float32))
+        lying = ports[1][:, :, : lines * out_pitch].reshape(images, m, lines, out_pitch)
+        lying[..., :width] = residual
+    plan = record(
+        "lanes", images=images, x=address(ARENA, 0), x_batch=CHANNELS * plane, x_pitch=pitch, out=address(PORTS, 0),
+        out_batch=m * out_plane, out_pitch=out_pitch, plane=out_plane,
+        residual=NOWHERE if residual is None else address(PORTS + 1, 0), residual_batch=m * out_plane,
+        residual_plane=out_plane, weights=address(CONSTANTS, 0), offsets=starts[0], groups=starts[1], calls=starts[2],
+        parts=starts[3], sections=starts[4], n_sections=len(encoding.sections) - 1,
+        bias=NOWHERE if bias is None else address(CONSTANTS, encoding.values.size), slope=NOWHERE,
+        activation=ACTIVATIONS["relu"] if relu else 0, lines=lines, width=width, tile_lines=tile[0], tile=tile[1],
+    )  # fmt: skip
+    space = np.concatenate([*constants, np.full(64, np.nan, np.float32)])
+    runner.run(np.array(plan, np.int64), np.concatenate(tables), space, arena.ravel(), ports, 16, threads)
+    assert (out[:, :, lines * out_pitch :] == 777).all(), "nothing is written behind a plane"
+    return out[:, :, : lines * out_pitch].reshape(images, m, lines, out_pitch)
+
+
+def expected(matrix: np.ndarray, x: np.ndarray) -> np.ndarray:
+    windows = np.stack([x[..., :-1], x[..., 1:]], 2).reshape(len(x), -1, *x.shape[2:-1], x.shape[3] - 1)
+    return np.einsum("mk,nkhw->nmhw", matrix, windows)
+
+
+@pytest.mark.parametrize("tile", LANES_TILES, ids=lambda tile: f"{tile[0]}x{tile[1]}")
+def test_exactly(runner: Runner, tile: tuple[int, int]) -> None:
+    rng = np.random.default_rng(1)
+    lanes, heights = runner.isa.lanes, runner.isa.lanes_heights(tile[0] * tile[1])
+    for m, lines, width, gap in (
+        (7 * lanes + 3, tile[0], tile[1], 1), (lanes, tile[0] + 1, tile[1] * 2, 0), (2 * lanes + 1, 2 * tile[0], tile[1], 3),
+    ):  # fmt: skip
+        matrix = rng.integers(-3, 4, (m, 2 * CHANNELS)).astype(np.float32)
+        matrix[lanes // 2 : lanes, 1:4] = 0  # rows apart that share columns
+        matrix[-1] = 0
+        for images, section, residual in ((1, 10**9, False), (2, 4 * lanes, True)):
+            x = rng.integers(-3, 4, (images, CHANNELS, lines, width + 1)).astype(np.float32)
+            bias = rng.integers(-3, 4, m).astype(np.float32)
+            other = rng.integers(-3, 4, (images, m, lines, width)).astype(np.float32) if residual else None
+            got = computed(
+                runner, encode_rows(matrix, heights, section), x, tile, gap=gap, threads=images, bias=bias,
+                residual=other, relu=residual,
+            )  # fmt: skip
+            wanted = expected(matrix, x) + bias[:, None, None]
+            wanted = np.maximum(wanted + other, 0) if other is not None else wanted
+            np.testing.assert_array_equal(got[..., :width], wanted, err_msg=f"{m} rows, {lines} x {width}")
+            assert (got[..., width:] == 0).all(), "the padding of lines is cleared"
+
+
+@pytest.mark.parametrize("width", range(1, 16))
+def test_lines_of_any_width(runner: Runner, width: int) -> None:
+    """Left over pixels go to narrower kernels."""
+    rng = np.random.default_rng(width)
+    matrix = rng.integers(-3, 4, (runner.isa.lanes + 1, 2 * CHANNELS)).astype(np.float32)
+    x = rng.integers(-3, 4, (1, CHANNELS, 2, width + 1)).astype(np.float32)
+    for pixels in (7, 4, 3):
+        got = computed(runner, encode_rows(matrix, runner.isa.lanes_heights(pixels), 99), x, (1, pixels))
+        np.testing.assert_array_equal(got[..., :width], expected(matrix, x))
