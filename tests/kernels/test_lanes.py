@@ -21,7 +21,7 @@ def computed(
     runner: Runner, encoding: Encoding, x: np.ndarray, tile: tuple[int, int], *, gap: int = 1, threads: int = 1,
     bias: np.ndarray | None = None, residual: np.ndarray | None = None, relu: bool = False,
 ) -> np.ndarray:  # fmt: skip
-    """[images, rows, lines, width + gap] of x [images, CHANNELS, lines, width + 1]; behind each plane nothing changes."""
+    """[images, rows, lines, width + gap] of x [images, CHANNELS, lines, width + 1]; behind planes nothing changes."""
     images, _, lines, _ = x.shape
     width, m, pitch = x.shape[3] - 1, encoding.shape[0], x.shape[3] + 2
     arena = np.full((images, CHANNELS, lines + MARGIN, pitch), np.nan, np.float32)
@@ -66,7 +66,8 @@ def test_exactly(runner: Runner, tile: tuple[int, int]) -> None:
     rng = np.random.default_rng(1)
     lanes, heights = runner.isa.lanes, runner.isa.lanes_heights(tile[0] * tile[1])
     for m, lines, width, gap in (
-        (7 * lanes + 3, tile[0], tile[1], 1), (lanes, tile[0] + 1, tile[1] * 2, 0), (2 * lanes + 1, 2 * tile[0], tile[1], 3),
+        (7 * lanes + 3, tile[0], tile[1], 1), (lanes, tile[0] + 1, tile[1] * 2, 0),
+        (2 * lanes + 1, 2 * tile[0], tile[1], 3),
     ):  # fmt: skip
         matrix = rng.integers(-3, 4, (m, 2 * CHANNELS)).astype(np.float32)
         matrix[lanes // 2 : lanes, 1:4] = 0  # rows apart that share columns

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from prunus.kernels import toolchain
-from prunus.kernels.isa import Isa, isa_of
+from prunus.kernels.isa import LANES_TILES, Isa, isa_of
 from prunus.kernels.source import PACKS, sources
 
 MULTIPLIES = re.compile(r"\tv(fmadd|pdpbusd|dpbf16ps|pmaddwd|pmaddubsw)")
@@ -82,3 +82,22 @@ def test_sums_stay_in_registers(target: str, pack: int) -> None:
                 assert multiplies >= height * vectors, f"{name}: a loop of {multiplies} products"
                 spilled = [line for line in instructions(loop) if STACK.search(line)]
                 assert not spilled, f"{name}: the stack in a loop of {len(instructions(loop))} instructions: {spilled}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", OWN_TESTS)
+def test_sums_of_small_maps_stay_in_registers(target: str) -> None:
+    if not toolchain.find().packaged:
+        pytest.skip("another compiler than the packaged clang was asked for")
+    isa = isa_of(target)
+    text = assembly(isa)
+    for high, wide in LANES_TILES:
+        for height in isa.lanes_heights(high * wide)[:-1]:
+            name, products = f"prunus_f32_lanes_{height}_{high}x{wide}", height // isa.lanes * high * wide
+            loops = [
+                loop for loop in innermost_loops(function(text, name)) if sum(map(bool, map(MULTIPLIES.match, loop)))
+            ]
+            assert loops, f"{name}: no loop that multiplies"
+            for loop in loops:
+                assert sum(bool(MULTIPLIES.match(line)) for line in loop) >= products, f"{name}: too few products"
+                assert not [line for line in instructions(loop) if STACK.search(line)], f"{name}: the stack in a loop"
