@@ -309,7 +309,11 @@ def _lanes_choice(shape: LayerShape, zeros: Zeros, isa: Isa) -> Choice:
     """Rows as lanes: lines in the widest tiles that go into them without rest, else of four, and as many lines at a
     time as there are kernels for."""
     tile = next((p for p in (7, 4, 3, 2) if shape.line % p == 0), min(4, shape.line))
-    lines = max(high for high, wide in LANES_TILES if wide == tile) if shape.line % tile == 0 else 1
+    lines = (
+        max(high for high, wide in LANES_TILES if wide == tile and len(isa.lanes_heights(high * wide)) > 1)
+        if shape.line % tile == 0
+        else 1
+    )
     held = int(shape.m * shape.k * zeros.density)
     section = min(SECTION_VALUES, max(256, held if shape.threads == 1 else held // (4 * shape.threads)))
     return Choice("lanes", isa.lanes_heights(lines * tile), tile, section, lines, False)

@@ -44,7 +44,7 @@ class Isa:
         """Heights of row groups over so many pixels of a small map, where the lanes are rows: a sum for each pixel and
         vector, the weights and an input are in registers."""
         most = 32 if self.tiles is _REGISTERS_32 else 16
-        return (*(u * self.lanes for u in (4, 2, 1) if u * pixels + u < most), 1)
+        return (*(u * self.lanes for u in (4, 2, 1) if u * pixels + u + 1 < most), 1)
 
 
 # lines and pixels of tiles of small maps, where the lanes are rows; one line of each width
