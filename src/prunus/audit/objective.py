@@ -1,7 +1,7 @@
 """What an attack makes small: how far a perturbed input is from being answered wrongly."""
 
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import Final, Literal, final
 
 import torch
 from torch import Tensor
@@ -47,6 +47,9 @@ class Objective:
     def succeeded(self, answers: Tensor, y: Tensor) -> Tensor:
         """Bool: which answers are what the attack is after."""
         return answers != y if self.target is None else answers == self.target
+
+
+MARGIN: Final = Objective()
 
 
 def margins(logits: Tensor, y: Tensor) -> Tensor:

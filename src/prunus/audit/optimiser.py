@@ -71,9 +71,11 @@ def _seen(sees: str, delta: Tensor, gradient: Gradient, ball: Ball) -> Tensor:
                 folded = planes.flatten(0, planes.ndim - 3)[:, None]
                 told.append(_relative(functional.avg_pool2d(folded, k, 1, k // 2).reshape(g.shape)))
         told.append(g / (g.abs() + gradient.spread).clamp_min(1e-12))
-    return torch.stack(told, -1).reshape(-1, len(told)).detach() if not delta.requires_grad else torch.stack(
-        told, -1
-    ).reshape(-1, len(told))
+    return (
+        torch.stack(told, -1).reshape(-1, len(told)).detach()
+        if not delta.requires_grad
+        else torch.stack(told, -1).reshape(-1, len(told))
+    )
 
 
 def _relative(g: Tensor) -> Tensor:

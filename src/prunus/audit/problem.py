@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from prunus.audit.ball import Ball
-from prunus.audit.objective import Objective
+from prunus.audit.objective import MARGIN, Objective
 from prunus.audit.victims import Victim
 from prunus.errors import AuditError
 
@@ -51,7 +51,7 @@ class Problem:
     x: Tensor
     y: Tensor
     ball: Ball
-    objective: Objective = Objective()
+    objective: Objective = MARGIN
     queries: Queries | None = None
 
     @property
@@ -84,7 +84,9 @@ class Problem:
         t, n = y.shape
         xs, ys = x.flatten(0, 1), y.flatten()
         moves = delta.repeat_interleave(n, 0)
-        parts = [self._part(*part) for part in zip(*(a.split(self.victim.at_once) for a in (xs, ys, moves)), strict=True)]
+        parts = [
+            self._part(*part) for part in zip(*(a.split(self.victim.at_once) for a in (xs, ys, moves)), strict=True)
+        ]
         loss, each = (torch.cat([part[i] for part in parts]).unflatten(0, (t, n)) for i in (0, 1))
         self.victim.meter.gradients += t * n
         mean = each.mean(1) + self._pull(delta)

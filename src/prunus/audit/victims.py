@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus.errors import AuditError, UnsupportedError
+from prunus.runtime.session import check_threads
 
 Answers = Callable[[Tensor], Tensor]
 AT_ONCE = 1 << 22  # values of inputs that one call gets at most: memory
@@ -91,7 +92,8 @@ def of_onnx(path: Path) -> Victim:
     graph = read(path, None, fallback=False)
     if len(graph.inputs) != 1 or len(graph.outputs) != 1:
         raise AuditError(
-            f"{path}: {len(graph.inputs)} inputs and {len(graph.outputs)} outputs, expected one of each: images to classes"
+            f"{path}: {len(graph.inputs)} inputs and {len(graph.outputs)} outputs, expected one of each: images to "
+            "classes"
         )
     first, *shape = graph.values[graph.inputs[0]].shape
     module = to_module(graph)
@@ -138,6 +140,11 @@ def open_victim(path: Path, threads: int | None = None, black_box: bool = False)
         return of_onnx(path)
     except UnsupportedError as error:
         raise UnsupportedError(f"{path}: no gradients: {error}; with --black-box it is attacked by queries") from error
+
+
+def limit_threads(threads: int | None) -> None:
+    """Of gradients; None for all physical cores."""
+    torch.set_num_threads(check_threads(threads))
 
 
 def _checked(name: str, answers: Answers, shape: tuple[int, ...], differentiable: bool, batch: int | None) -> Victim:

@@ -5,7 +5,7 @@ from typing import Final
 
 from prunus.audit.attacks.deepfool import DeepFoolUap
 from prunus.audit.attacks.steps import Pgd
-from prunus.audit.attacks.stochastic import RandomSigns, SgdUap, Sga
+from prunus.audit.attacks.stochastic import RandomSigns, Sga, SgdUap
 from prunus.audit.problem import Attack
 
 ATTACKS: Final[Mapping[str, Attack]] = {

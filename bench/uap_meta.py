@@ -1,0 +1,87 @@
+"""The learned optimisers of bench.uap, kept in out/uap; as a program, the one that ships.
+
+    [accelerate launch] python -m bench.uap_meta [--output src/prunus/audit/optimiser.safetensors] [--seed 0]
+
+"mixed" is trained on all sources but Fashion-MNIST, which is what they are judged on; "sizes" on those that aren't 28x28;
+"fashion" on that alone. Victims in training are of other seeds than those in choosing and reporting.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from bench.uap_sources import KEPT, MET, source, victim
+from prunus.audit.meta import Ground, MetaPlan, meta_start, meta_train
+from prunus.audit.optimiser import SHIPPED, Optimiser, load, save
+
+EPS = {"digits": (0.05, 0.3), "mnist": (0.05, 0.3), "fashion": (0.01, 0.12), "photos": (0.01, 0.08)}
+GLYPHS = (0.05, 0.3)
+RECIPES = {
+    "mixed": ("digits", "glyphs16", "glyphs24", "mnist", "photos"),
+    "sizes": ("digits", "glyphs16", "glyphs24", "photos"),
+    "fashion": ("fashion",),
+}  # fmt: skip
+PLAN = MetaPlan()
+
+
+def ground(name: str) -> Ground:
+    """A source for meta-training, with a victim of each kind."""
+    victims = tuple(victim(kind, name, "train") for kind in MET)
+    return Ground(source(name, "train"), victims, EPS.get(name, GLYPHS))
+
+
+def made(recipe: str, judged: str, seed: int) -> Optimiser:
+    """Meta-train; what is to be known goes into the file."""
+    plan = MetaPlan(judged="held" if judged == "held" else "fit", seed=seed, rounds=PLAN.rounds)
+    began = time.process_time()
+
+    def told(text: str) -> None:
+        if int(text.split()[1]) % 50 == 0:
+            print(f"  {recipe} {judged} {seed}: {text}", flush=True)
+
+    found = meta_train([ground(name) for name in RECIPES[recipe]], plan, told)
+    found.about = {
+        "made_by": "python -m bench.uap_meta", "seed": str(seed), "sources": ", ".join(RECIPES[recipe]), "judged": judged,
+        "rounds": str(plan.rounds), "steps": str(plan.steps), "cpu_s": f"{time.process_time() - began:.0f}",
+    }  # fmt: skip
+    return found
+
+
+def optimiser(recipe: str, judged: str, seed: int) -> Optimiser:
+    """A kept one, or a new one."""
+    path = KEPT / f"optimiser-{recipe}-{judged}-{seed}.safetensors"
+    KEPT.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            save(made(recipe, judged, seed), path)
+    return load(path)
+
+
+def start_of(name: str, seed: int) -> Tensor:
+    """MAML's first perturbation for a source."""
+    path = KEPT / f"start-{name}-{seed}.safetensors"
+    KEPT.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            plan = MetaPlan(rounds=PLAN.rounds // 2, seed=seed, steps=10)
+            save_file({"start": meta_start(ground(name), plan)}, path)
+    return load_file(path)["start"]
+
+
+def main() -> None:
+    """Make the one that ships."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=SHIPPED)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    save(optimiser("mixed", "held", options.seed), options.output)
+
+
+if __name__ == "__main__":
+    main()
