@@ -3,13 +3,13 @@
     PRUNUS_DATA=folder python -m bench.uap [--only TEXT ...] [--list]     # appends to bench/results/uap.jsonl
 
 A row that was measured is skipped; delete its line to measure it again. Victims and optimisers are trained first and
-kept in out/uap. eps, rates and losses of baselines are chosen with victims and images for choosing; what is reported is of
-other victims (other seeds, and a kind of network that no optimiser met) and of test images. Exit status: 0 all goals are
-met, 1 one is short.
+kept in out/uap. eps, rates and losses of baselines are chosen with victims and images for choosing; what is reported
+is of other victims (other seeds, and a kind of network that no optimiser met) and of test images. Exit status: 0 all
+goals are met, 1 one is short.
 
-Rows: `tasks SOURCE seed N` has success by step for every method at two sizes of the ball: where PGD on the paper's loss
-(margins cut at 0) is right about 40 % on tasks for choosing, and where the best PGD (over losses and rates) is. `audit` and
-`art` rows have seconds. The optimiser that ships is `python -m bench.uap_meta`.
+Rows: `tasks SOURCE seed N` has success by step for every method at two sizes of the ball: where PGD on the paper's
+loss (margins cut at 0) fools about 40 % on tasks for choosing, and where the best PGD (over losses and rates) does.
+`audit` and `art` rows have seconds. The optimiser that ships is `python -m bench.uap_meta`.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from bench.uap_meta import optimiser, start_of
 from bench.uap_sources import source, victim
 from prunus.audit.attacks.deepfool import DeepFoolUap
 from prunus.audit.attacks.steps import Learned, Maml, Pgd
-from prunus.audit.attacks.stochastic import RandomSigns, SgdUap, Sga
+from prunus.audit.attacks.stochastic import RandomSigns, Sga, SgdUap
 from prunus.audit.ball import Ball
 from prunus.audit.objective import MARGIN, Objective
 from prunus.audit.problem import Attack, Problem
@@ -74,7 +74,7 @@ class Chosen:
 
 @cache
 def chosen(name: str, kind: str, shape: tuple[int, int], paper: bool) -> Chosen:
-    """Where PGD is right about 40 % on tasks for choosing: on the paper's loss, or with what is best there."""
+    """Where PGD fools 40 % on tasks for choosing: on the paper's loss, or with what is best there."""
     tasks, found = drawn(name, "choose", shape, 9, 12), victim(kind, name, "choose")
     ways = [(PAPER, r) for r in RATES] if paper else [(loss, r) for loss in (MARGIN, ENTROPY) for r in RATES]
 
@@ -212,7 +212,8 @@ def goals(rows: dict[str, Row]) -> list[Goal]:
         ratio = float(ours.mean() / theirs.mean())
         found.append(Goal(
             f"success over {told}, {len(cells)} cells, {len(ours)} tasks",
-            f"{ours.mean():.3f} to {theirs.mean():.3f}: {ratio:.2f} times ({low:.2f}..{high:.2f}), goal 1.5", ratio >= 1.5,
+            f"{ours.mean():.3f} to {theirs.mean():.3f}: {ratio:.2f} times ({low:.2f}..{high:.2f}), goal 1.5",
+            ratio >= 1.5,
         ))  # fmt: skip
     if cells := gathered(rows, "best"):
         for other in ("l2o", "maml", "maml, mnist"):
@@ -222,8 +223,8 @@ def goals(rows: dict[str, Row]) -> list[Goal]:
             own_ms, other_ms = ms
             found.append(Goal(
                 f"steps to what {other} reaches in {STEPS}",
-                f"{steps:.1f}, {1 - steps / STEPS:.0%} fewer (time {1 - steps * own_ms / (STEPS * other_ms):.0%} less), "
-                "goal 37 %", steps <= 0.63 * STEPS,
+                f"{steps:.1f}, {1 - steps / STEPS:.0%} fewer (time {1 - steps * own_ms / (STEPS * other_ms):.0%} "
+                "less), goal 37 %", steps <= 0.63 * STEPS,
             ))  # fmt: skip
         ours, same = over_tasks(cells, "learned, other sizes"), over_tasks(cells, "learned, same source")
         found.append(Goal(
@@ -237,7 +238,9 @@ def goals(rows: dict[str, Row]) -> list[Goal]:
             f"({100 * low:+.1f}..{100 * high:+.1f})", held.mean() > fit.mean(),
         ))  # fmt: skip
     if row := rows.get("audit mnist"):
-        found.append(Goal("audit of 3 variants of a digit network", f"{row['seconds']:.0f} s, goal 60", row["seconds"] <= 60))
+        found.append(
+            Goal("audit of 3 variants of a digit network", f"{row['seconds']:.0f} s, goal 60", row["seconds"] <= 60)
+        )
     if row := rows.get("audit lite0"):
         found.append(Goal("audit of EfficientNet-lite0", f"{row['seconds']:.0f} s, goal 600", row["seconds"] <= 600))
     if row := rows.get("art"):
@@ -249,7 +252,8 @@ def goals(rows: dict[str, Row]) -> list[Goal]:
         ))  # fmt: skip
     if row := rows.get("harden"):
         found.append(Goal("fine-tune under the mask", f"success {row['before']:.3f} -> {row['after']:.3f}, accuracy "
-                          f"{row['accuracy_before']:.3f} -> {row['accuracy_after']:.3f}", row["after"] < row["before"]))  # fmt: skip
+                          f"{row['accuracy_before']:.3f} -> {row['accuracy_after']:.3f}",
+                          row["after"] < row["before"]))  # fmt: skip
     return found
 
 

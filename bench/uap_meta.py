@@ -2,8 +2,8 @@
 
     [accelerate launch] python -m bench.uap_meta [--output src/prunus/audit/optimiser.safetensors] [--seed 0]
 
-"mixed" is trained on all sources but Fashion-MNIST, which is what they are judged on; "sizes" on those that aren't 28x28;
-"fashion" on that alone. Victims in training are of other seeds than those in choosing and reporting.
+"mixed" is trained on all sources but Fashion-MNIST, which is what they are judged on; "sizes" on those that aren't
+28x28; "fashion" on that alone. Victims in training are of other seeds than those in choosing and reporting.
 """
 
 import argparse
@@ -46,7 +46,8 @@ def made(recipe: str, judged: str, seed: int) -> Optimiser:
 
     found = meta_train([ground(name) for name in RECIPES[recipe]], plan, told)
     found.about = {
-        "made_by": "python -m bench.uap_meta", "seed": str(seed), "sources": ", ".join(RECIPES[recipe]), "judged": judged,
+        "made_by": "python -m bench.uap_meta", "seed": str(seed), "sources": ", ".join(RECIPES[recipe]),
+        "judged": judged,
         "rounds": str(plan.rounds), "steps": str(plan.steps), "cpu_s": f"{time.process_time() - began:.0f}",
     }  # fmt: skip
     return found

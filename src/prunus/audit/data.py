@@ -123,14 +123,15 @@ def split(images: Source, shots: int, seed: int = 0, fit: int | None = None) -> 
             )
         parts = [order[:fit], order[fit : 2 * fit], order[2 * fit :]]
     else:
-        members = {int(c): order[images.y[order] == c] for c in images.y.unique()}
+        members = {int(c): order[images.y[order] == c] for c in torch.unique(images.y)}
         for c, found in members.items():
             if len(found) < 2 * shots + 1:
                 raise AuditError(
-                    f"{images.name}: class {c} has {len(found)} images, expected {2 * shots + 1} at least: {shots} shots "
-                    f"to fit, {shots} to choose, and one to judge; fewer --shots, or --fit N images of any class, need less"
+                    f"{images.name}: class {c} has {len(found)} images, expected {2 * shots + 1} at least: {shots} "
+                    f"shots to fit, {shots} to choose, and one to judge; fewer --shots, or --fit N of any class, "
+                    "need less"
                 )
         places = (slice(shots), slice(shots, 2 * shots), slice(2 * shots, None))
         parts = [torch.cat([found[place] for found in members.values()]) for place in places]
-    a, b, c = (Source(images.name, images.x[part], images.y[part]) for part in parts)
-    return Split(a, b, c)
+    first, second, rest = (Source(images.name, images.x[part], images.y[part]) for part in parts)
+    return Split(first, second, rest)

@@ -34,8 +34,8 @@ def page(report: Report, evidence: Evidence, bgr: bool = False) -> str:
         f"<p class=note>Share of images that one perturbation turns into class {report.target}; bars are 95 % "
         "intervals.</p>",
         "<h2>Models</h2>", _models(report), _notes(report),
-        "<h2>Transfer</h2><p class=note>Success at eps of the perturbation made on the model of a row against the model "
-        "of a column.</p>", _transfer(report),
+        "<h2>Transfer</h2><p class=note>Success at eps of the perturbation made on the model of a row against the "
+        "model of a column.</p>", _transfer(report),
         *(_pictures(report, model, evidence, bgr) for model in report.models),
         "<h2>By class</h2>", *(_classes(model) for model in report.models),
     ]  # fmt: skip

@@ -84,10 +84,10 @@ class Problem:
         t, n = y.shape
         xs, ys = x.flatten(0, 1), y.flatten()
         moves = delta.repeat_interleave(n, 0)
-        parts = [
-            self._part(*part) for part in zip(*(a.split(self.victim.at_once) for a in (xs, ys, moves)), strict=True)
-        ]
-        loss, each = (torch.cat([part[i] for part in parts]).unflatten(0, (t, n)) for i in (0, 1))
+        pieces = (torch.split(a, self.victim.at_once) for a in (xs, ys, moves))
+        parts = [self._part(*part) for part in zip(*pieces, strict=True)]
+        loss = torch.cat([part[0] for part in parts]).reshape(y.shape)
+        each = torch.cat([part[1] for part in parts]).reshape(x.shape)
         self.victim.meter.gradients += t * n
         mean = each.mean(1) + self._pull(delta)
         return Gradient(loss, mean, each.std(1, correction=0))

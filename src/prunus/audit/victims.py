@@ -54,7 +54,7 @@ class Victim:
         Raises AuditError: what comes isn't finite.
         """
         self.meter.images += len(x)
-        found = torch.cat([self._call(part) for part in x.split(self.at_once)])
+        found = torch.cat([self._call(part) for part in torch.split(x, self.at_once)])
         if not bool(torch.isfinite(found.detach()).all()):
             raise AuditError(f"{self.name}: it answers with values that aren't finite")
         return found

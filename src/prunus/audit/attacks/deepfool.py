@@ -64,7 +64,9 @@ class DeepFoolUap:
             nearest = int((gaps / lengths).argmin())
             way = slopes.ways[nearest] * (gaps[nearest] + 1e-6) / lengths[nearest] ** 2
             moved = moved + way[None]
-        return (1 + self.overshoot) * (moved - x) if begun else None
+        if not begun or int(victim.classify(moved)[0]) == label:
+            return None  # nothing to do, or nothing that helps
+        return (1 + self.overshoot) * (moved - x)
 
 
 @final

@@ -14,7 +14,7 @@ def downhill(gradient: Tensor, norm: str) -> Tensor:
     """The steepest way [t, ...] down, of length 1 in the norm."""
     if norm == "linf":
         return -gradient.sign()
-    length = linalg.vector_norm(gradient.flatten(1), dim=1).clamp_min(1e-30)
+    length: Tensor = linalg.vector_norm(gradient.flatten(1), dim=1).clamp_min(1e-30)
     return -gradient / length.reshape(-1, *(1,) * (gradient.ndim - 1))
 
 
