@@ -1,6 +1,6 @@
 """What bench.uap measures of whole audits: their time, the classic attack beside ART's, and the fine-tune.
 
-ART is the package adversarial-robustness-toolbox, installed with --no-deps, with six and tqdm.
+ART is the package adversarial-robustness-toolbox, of the extra `peers`; torchvision is not needed.
 """
 
 import json

@@ -87,14 +87,14 @@ def test_trained_it_beats_its_beginning_and_is_the_same_again() -> None:
     victim = of_module(trained(1), (1, 8, 8))
     problem = Problem(victim, found.x, found.y, Ball(0.2))
 
-    def success(optimiser: Optimiser) -> float:
-        moved = problem.ball.add(found.held_x, Learned(optimiser)(problem, 10)[-1])
+    def success(optimiser: Optimiser, steps: int) -> float:
+        moved = problem.ball.add(found.held_x, Learned(optimiser)(problem, steps)[-1])
         return float((victim.classify(moved.flatten(0, 1)) != found.held_y.flatten()).float().mean())
 
     torch.manual_seed(0)
     untrained = Optimiser()
-    assert success(first) > success(untrained) + 0.1
-    assert success(first) > 0.3
+    assert success(first, 3) > success(untrained, 3) + 0.05
+    assert success(first, 10) > 0.3
 
 
 def test_judged_on_other_images_than_plain_l2o() -> None:

@@ -17,6 +17,7 @@ from torch.nn import functional
 from prunus.audit.ball import Ball
 from prunus.audit.problem import Gradient
 from prunus.errors import AuditError
+from prunus.runtime.atomic import write_atomically
 
 SHIPPED: Final = Path(__file__).with_name("optimiser.safetensors")
 SEEN: Final[Mapping[str, int]] = {"plain": 3, "local": 7}  # what a coordinate is told: how many numbers
@@ -36,6 +37,7 @@ class Optimiser(nn.Module):
         self.sees, self.hidden, self.about = sees, hidden, dict(about or {})
         self.cell = nn.LSTMCell(SEEN[sees], hidden)
         self.head = nn.Linear(hidden, 1, bias=False)
+        self.pull = nn.Parameter(torch.tensor(0.5))  # straight down the gradient: where training sets out from
         with torch.no_grad():
             self.head.weight *= 0.1
 
@@ -46,8 +48,9 @@ class Optimiser(nn.Module):
 
     def step(self, delta: Tensor, gradient: Gradient, state: State, ball: Ball) -> tuple[Tensor, State]:
         """The next perturbations, inside of the ball, and state."""
-        hidden, cell = self.cell(_seen(self.sees, delta, gradient, ball), state)
-        update = self.head(hidden)[:, 0].reshape(delta.shape)
+        told = _seen(self.sees, delta, gradient, ball)
+        hidden, cell = self.cell(told, state)
+        update = (self.head(hidden)[:, 0] - self.pull * told[:, 1]).reshape(delta.shape)
         return ball.project(delta + update * unit(delta, ball)), (hidden, cell)
 
 
@@ -63,19 +66,14 @@ def _seen(sees: str, delta: Tensor, gradient: Gradient, ball: Ball) -> Tensor:
     top = g.flatten(1).abs().amax(1).clamp_min(1e-12).reshape(flat)
     told = [g / top, _relative(g), delta / unit(delta, ball)]
     if sees == "local":
-        planes = g if g.ndim >= 4 else None
         for k in (3, 5, 9):
-            if planes is None:
+            if g.ndim < 4:  # no rows and columns: the coordinate is its own neighbourhood
                 told.append(told[1])
             else:
-                folded = planes.flatten(0, planes.ndim - 3)[:, None]
-                told.append(_relative(functional.avg_pool2d(folded, k, 1, k // 2).reshape(g.shape)))
+                planes = g.flatten(0, -3)[:, None]
+                told.append(_relative(functional.avg_pool2d(planes, k, 1, k // 2).reshape(g.shape)))
         told.append(g / (g.abs() + gradient.spread).clamp_min(1e-12))
-    return (
-        torch.stack(told, -1).reshape(-1, len(told)).detach()
-        if not delta.requires_grad
-        else torch.stack(told, -1).reshape(-1, len(told))
-    )
+    return torch.stack(told, -1).reshape(-1, len(told))
 
 
 def _relative(g: Tensor) -> Tensor:
@@ -87,8 +85,6 @@ def _relative(g: Tensor) -> Tensor:
 
 def save(optimiser: Optimiser, path: Path) -> None:
     """Write a file of safetensors, with what there is to know beside the weights."""
-    from prunus.runtime.atomic import write_atomically
-
     known = {"sees": optimiser.sees, "hidden": str(optimiser.hidden), "about": json.dumps(optimiser.about)}
     weights = {name: tensor.detach().contiguous() for name, tensor in optimiser.state_dict().items()}
     write_atomically(path, safetensors.torch.save(weights, known))
