@@ -271,7 +271,7 @@ class _Work:
     def _classes(self, model: str, i: int) -> tuple[ClassRow, ...]:
         counts, fooled = self.hits(model, i)
         y, answers, rows = self.parts.judge.y, self.fooled[model, i], []
-        for label in y.unique().tolist():
+        for label in torch.unique(y).tolist():
             own = y == label
             into = answers[own & fooled]
             becomes = self._name(int(into.mode().values)) if len(into) else ""

@@ -55,7 +55,7 @@ def harden(
     done = 0
     for epoch in range(plan.epochs):
         lost = 0.0
-        for chosen in torch.randperm(len(images.y), generator=chance).split(plan.batch):
+        for chosen in torch.split(torch.randperm(len(images.y), generator=chance), plan.batch):
             x, y, which = images.x[chosen], images.y[chosen], done % plan.perturbations
             delta = deltas[which : which + 1].requires_grad_()
             loss = functional.cross_entropy(model(ball.add(x[None], delta)[0]), y)

@@ -14,7 +14,7 @@ from prunus.audit.problem import Problem
 def batches(n: int, size: int, chance: torch.Generator) -> Iterator[Tensor]:
     """Numbers 0..n-1 in minibatches, shuffled anew when they are used up; without end."""
     while True:
-        yield from torch.randperm(n, generator=chance).split(size)
+        yield from torch.split(torch.randperm(n, generator=chance), size)
 
 
 @final
