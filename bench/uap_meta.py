@@ -7,6 +7,7 @@
 """
 
 import argparse
+import json
 import time
 from pathlib import Path
 
@@ -17,11 +18,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bench.uap_sources import KEPT, MET, source, victim
+from prunus.audit.attacks.steps import Pgd
+from prunus.audit.ball import Ball
 from prunus.audit.meta import Ground, MetaPlan, meta_start, meta_train
 from prunus.audit.optimiser import SHIPPED, Optimiser, load, save
+from prunus.audit.problem import Problem
+from prunus.audit.tasks import draw
 
-EPS = {"digits": (0.05, 0.3), "mnist": (0.05, 0.3), "fashion": (0.01, 0.12), "photos": (0.01, 0.08)}
-GLYPHS = (0.05, 0.3)
+EASY, HARD = 0.6, 1.6  # times the eps at which PGD fools 40 %
 RECIPES = {
     "mixed": ("digits", "glyphs16", "glyphs24", "mnist", "photos"),
     "sizes": ("digits", "glyphs16", "glyphs24", "photos"),
@@ -30,10 +34,33 @@ RECIPES = {
 PLAN = MetaPlan(rounds=160)
 
 
-def ground(name: str) -> Ground:
-    """A source for meta-training, with a victim of each kind."""
-    victims = tuple(victim(kind, name, "train") for kind in MET)
-    return Ground(source(name, "train"), victims, EPS.get(name, GLYPHS))
+def grounds(name: str) -> list[Ground]:
+    """A source for meta-training, once for each kind of victim, in balls neither hopeless nor enough for it."""
+    found = []
+    for kind in MET:
+        images, attacked = source(name, "train"), victim(kind, name, "train")
+        eps = middle(name, kind)
+        found.append(Ground(images, (attacked,), (EASY * eps, HARD * eps)))
+    return found
+
+
+def middle(name: str, kind: str) -> float:
+    """The eps at which PGD with 4 images of two classes fools 40 % of others; kept."""
+    path = KEPT / f"middle-{name}-{kind}.json"
+    if not path.exists():
+        attacked = victim(kind, name, "train")
+        tasks = draw(source(name, "train"), 6, 2, 2, 6, torch.Generator().manual_seed(0))
+        x, y = tasks.held_x.flatten(0, 1), tasks.held_y
+        right = (attacked.classify(x) == y.flatten()).reshape(y.shape)
+        low, high = 0.004, 0.6
+        for _ in range(6):
+            eps = (low * high) ** 0.5
+            problem = Problem(attacked, tasks.x, tasks.y, Ball(eps))
+            moved = problem.ball.add(tasks.held_x, Pgd(0.25)(problem, 8)[-1])
+            fooled = right & (attacked.classify(moved.flatten(0, 1)).reshape(y.shape) != y)
+            low, high = (low, eps) if float(fooled.sum() / right.sum()) > 0.4 else (eps, high)
+        path.write_text(json.dumps(eps))
+    return float(json.loads(path.read_text()))
 
 
 def made(recipe: str, judged: str, seed: int) -> Optimiser:
@@ -45,7 +72,7 @@ def made(recipe: str, judged: str, seed: int) -> Optimiser:
         if int(text.split()[1]) % 50 == 0:
             print(f"  {recipe} {judged} {seed}: {text}", flush=True)
 
-    found = meta_train([ground(name) for name in RECIPES[recipe]], plan, told)
+    found = meta_train([one for name in RECIPES[recipe] for one in grounds(name)], plan, told)
     found.about = {
         "made_by": "python -m bench.uap_meta", "seed": str(seed), "sources": ", ".join(RECIPES[recipe]),
         "judged": judged,
@@ -71,7 +98,7 @@ def start_of(name: str, seed: int) -> Tensor:
     with FileLock(f"{path}.lock"):
         if not path.exists():
             plan = MetaPlan(rounds=PLAN.rounds // 2, seed=seed, steps=10)
-            save_file({"start": meta_start(ground(name), plan)}, path)
+            save_file({"start": meta_start(grounds(name), plan)}, path)
     return load_file(path)["start"]
 
 

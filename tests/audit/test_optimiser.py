@@ -108,7 +108,7 @@ def test_judged_on_other_images_than_plain_l2o() -> None:
 def test_maml_learns_a_start_that_is_better_than_none() -> None:
     victim = of_module(trained(), (1, 8, 8))
     ground = Ground(images(200, 1), (victim,), (0.15, 0.25))
-    start = meta_start(ground, replace(QUICK, rounds=20, steps=2))
+    start = meta_start([ground], replace(QUICK, rounds=20, steps=2))
     assert start.shape == (1, 1, 8, 8) and start.abs().max() <= 1 and start.abs().sum() > 0
     data, ball = images(160, 3), Ball(0.2)
     moved = ball.add(data.x[None], ball.project(start * ball.eps))[0]

@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from prunus.audit.attacks.steps import Pgd
 from prunus.audit.ball import Ball
 from prunus.audit.objective import MARGIN, Objective, margins
 from prunus.audit.optimiser import Optimiser
@@ -144,17 +145,18 @@ def _together(optimiser: Optimiser, accelerator: Accelerator) -> None:
 
 
 def meta_start(
-    ground: Ground, plan: MetaPlan, rate: float = 0.125, progress: Callable[[str], None] = lambda text: None
+    grounds: Sequence[Ground],
+    plan: MetaPlan,
+    rate: float = 0.125,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> Tensor:
-    """MAML's first perturbation for one source, in units of eps: trained so that `plan.steps` of PGD from it do well on
-    held-out images; first order."""
-    from prunus.audit.attacks.steps import Pgd
-
+    """MAML's first perturbation for images of one size, in units of eps: trained so that `plan.steps` of PGD from it do
+    well on held-out images; first order."""
     chance = torch.Generator().manual_seed(plan.seed * 1000)
-    start = torch.zeros(1, *ground.source.shape)
+    start = torch.zeros(1, *grounds[0].source.shape)
     mean = torch.zeros_like(start)
     for done in range(plan.rounds):
-        _, _, tasks, problem = _draw([ground], plan, chance)
+        _, _, tasks, problem = _draw(grounds, plan, chance)
         eps = problem.ball.eps
         begin = problem.ball.project(start * eps).expand_as(problem.zero)
         delta = Pgd(rate)(problem, plan.steps, begin)[-1]
