@@ -18,7 +18,7 @@ from prunus.audit.attacks import ATTACKS
 from prunus.audit.attacks.steps import Learned
 from prunus.audit.ball import Ball
 from prunus.audit.data import Labelled, Split, split
-from prunus.audit.objective import MARGIN, Objective
+from prunus.audit.objective import MARGIN, Objective, margins
 from prunus.audit.optimiser import Optimiser, load
 from prunus.audit.problem import Attack, Problem, Queries
 from prunus.audit.report import ClassRow, Difference, ModelReport, Point, Rate, Report, Z, notes_on, rate
@@ -172,11 +172,12 @@ class _Work:
         }
         tried = []
         for name, attack in attacks.items():
-            self.progress(f"{victim.name}: {name} at eps {plan.ball.eps:g}")
-            tried.append((*self._fit(victim, attack, plan.ball, len(attacks)), name))
+            for objective in self._objectives(victim):
+                self.progress(f"{victim.name}: {name} at eps {plan.ball.eps:g}")
+                tried.append((*self._fit(victim, attack, objective, plan.ball, len(attacks)), name, objective))
         if not tried:
             raise AuditError(f"{victim.name}: none of the attacks works without gradients, expected learned or pgd")
-        _, delta, name = max(tried, key=lambda item: item[0])
+        _, delta, name, best = max(tried, key=lambda item: item[0])
         found = [Made(victim.name, name, 1.0, delta)]
         for factor in plan.factors:
             if factor == 1.0:
@@ -184,19 +185,31 @@ class _Work:
             ball = plan.ball.scaled(factor)
             if victim.differentiable:
                 self.progress(f"{victim.name}: {name} at eps {ball.eps:g}")
-                found.append(Made(victim.name, name, factor, self._fit(victim, attacks[name], ball, 1)[1]))
+                found.append(Made(victim.name, name, factor, self._fit(victim, attacks[name], best, ball, 1)[1]))
             else:  # queries are dear: the same one, longer or shorter
                 found.append(Made(victim.name, name, factor, delta * factor))
         return found
 
-    def _fit(self, victim: Victim, attack: Attack, ball: Ball, n_attacks: int) -> tuple[tuple[float, float], Tensor]:
+    def _objectives(self, victim: Victim) -> tuple[Objective, ...]:
+        """The plan's, and with gradients the same cut where an image is clearly fooled: without a floor those that are
+        draw the perturbation to themselves, with one they leave it to the others; which is better differs."""
+        wanted = self.plan.objective
+        if not victim.differentiable or wanted.kappa != float("inf"):
+            return (wanted,)
+        with torch.no_grad():
+            margin = margins(victim.logits(self.parts.fit.x), self.parts.fit.y).clamp_min(0).mean()
+        return wanted, replace(wanted, kappa=max(0.5 * float(margin), 1e-3))
+
+    def _fit(
+        self, victim: Victim, attack: Attack, objective: Objective, ball: Ball, n_attacks: int
+    ) -> tuple[tuple[float, float], Tensor]:
         """The best step on the images for choosing: (success, -loss) there, and the perturbation."""
         fit, choose, plan = self.parts.fit, self.parts.choose, self.plan
         queries = None
         if not victim.differentiable:
             each = plan.queries // (2 * len(fit.y) * plan.steps * n_attacks)
             queries = Queries(torch.Generator().manual_seed(plan.seed), max(1, each))
-        problem = Problem(victim, fit.x[None], fit.y[None], ball, plan.objective, queries)
+        problem = Problem(victim, fit.x[None], fit.y[None], ball, objective, queries)
         path = attack(problem, plan.steps)
         shown = sorted({len(path) - 1, *range(4, len(path), 5)})
         best: tuple[tuple[float, float], Tensor] | None = None
