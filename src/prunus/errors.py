@@ -98,3 +98,7 @@ class FingerprintError(PrunusError, ValueError):
 
 class SuspectError(PrunusError):
     """A suspect that can't be asked: it takes other inputs, tells other classes apart, or doesn't answer."""
+
+
+class AuditError(PrunusError, ValueError):
+    """An audit that can't be done as asked: data, labels, shots or a victim, what was found and expected."""

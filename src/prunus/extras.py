@@ -10,7 +10,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     ),
     "prune": ("torch", "accelerate", "safetensors", "optuna", "sqlalchemy", "cryptography"),
     "bench": ("openvino", "matplotlib"),
-    "peers": ("ncnn", "pnnx", "MNN", "ai_edge_litert", "flatbuffers"),
+    "peers": ("ncnn", "pnnx", "MNN", "ai_edge_litert", "flatbuffers", "art"),
     "fpga": ("amaranth",),
 }  # fmt: skip
 

@@ -28,6 +28,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the files that the examples name, and current."""
     onnx.save(classifier("batch"), tmp_path / "model.onnx")
     np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32))
+    images = np.random.default_rng(1).random((60, 3, 8, 8)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=images, y=np.arange(60) % 10)
     (tmp_path / "recipe.yaml").write_text(json.dumps(write_toy(tmp_path)))
     (tmp_path / "search.yaml").write_text(json.dumps(write_search(tmp_path)))
     monkeypatch.chdir(tmp_path)

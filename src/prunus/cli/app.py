@@ -16,6 +16,7 @@ VERBS = (
     "run",
     "benchmark",
     "profile",
+    "audit",
     "fingerprint",
 )
 

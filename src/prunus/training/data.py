@@ -101,6 +101,20 @@ def read_data(data: Data, shape: tuple[int, ...] | None) -> tuple[Samples, Sampl
     return train, validation
 
 
+def read_samples(
+    text: str, key: str, shape: tuple[int, ...] | None, scaling: Scaling
+) -> tuple[Samples, tuple[str, ...]]:
+    """Samples of an npz, a folder of images or `file.py:function`, and of a folder the names of its classes.
+
+    Raises TrainingError: nothing there, or not in pairs.
+    """
+    source = _source(text, key, shape)
+    samples = Samples(source[0] if len(source) == 1 else source[:2], text, scaling, shape)
+    if not len(samples):
+        raise TrainingError(f"{text}: no samples")
+    return samples, source[2] if len(source) == 3 else ()
+
+
 def _source(text: str, key: str, shape: tuple[int, ...] | None) -> tuple[Any, ...]:
     """(dataset,), (x, y) or (files, labels, class names)."""
     path = Path(text)
