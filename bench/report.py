@@ -24,6 +24,8 @@ DOCUMENTS = tuple(
         "docs/speech.md",
         "docs/search.md",
         "docs/fingerprint.md",
+        "docs/audit.md",
+        "docs/mapping.md",
     )
 )
 
@@ -353,6 +355,55 @@ def fingerprint_attacks_table(rows: list[store.Row]) -> str:
     return "\n".join(lines)
 
 
+def audit_table(rows: list[store.Row]) -> str:
+    """What was asked of audits, as far as it is measured."""
+    from bench import uap
+
+    found = uap.goals(store.latest(rows))
+    if not found:
+        return "Not measured yet: `python -m bench.uap`."
+    lines = [f"| {goal.name} | {goal.found} | {'pass' if goal.met else 'short'} |" for goal in found]
+    head = ["| figure | found | |", "|---|---|---|"]
+    return "\n".join([*head, *lines, "", *_machines(list(store.latest(rows).values()))])
+
+
+def mapping_table(rows: list[store.Row]) -> str:
+    """What plans promise, and what was measured."""
+    found = store.latest(rows)
+    promises = {key: row for key, row in found.items() if key.startswith("promise")}
+    predictions = [(key.split()[1], abs(row["value"])) for key, row in found.items() if key.startswith("predict")]
+    if not found:
+        return "Not measured yet: `python -m bench.mapping`."
+    lines = [
+        f"| {key.split()[1]}, `--speedup 4`, {key.split()[2]}: times as fast as dense | {row['value']:.2f} "
+        f"({row['times_dense'][0]:.2f} to {row['times_dense'][2]:.2f}) | at least 3.6 | {_mark(row)} |"
+        for key, row in promises.items()
+    ]
+    for network in dict.fromkeys(name for name, _ in predictions):
+        errors = sorted(error for name, error in predictions if name == network)
+        lines.append(
+            f"| {network}, {len(errors)} random plans: predicted against measured, median and worst "
+            f"| {errors[len(errors) // 2]:.1%} and {errors[-1]:.1%} | at most 10 % "
+            f"| {'pass' if errors[-1] <= 0.1 else 'short'} |"
+        )
+    for key, row in found.items():
+        if key.startswith("even"):
+            lines.append(
+                f"| {key.split()[1]}, by rules: the slowest pruned layer over the same one dense, in the network "
+                f"| {row['value']:.2f} | at most 1 | {_mark(row)} |"
+            )
+        elif key.startswith("warm"):
+            lines.append(
+                f"| {key.split()[1]}, by rules, table warm: seconds | {row['value']:.1f} | at most 60 | {_mark(row)} |"
+            )
+    head = ["| figure | measured | asked | |", "|---|---|---|---|"]
+    return "\n".join([*head, *lines, "", *_machines(list(found.values()))])
+
+
+def _mark(row: store.Row) -> str:
+    return "pass" if row["pass"] else "short"
+
+
 def _deviation(rows: list[store.Row], name: str) -> float:
     return float(np.std([row[name] for row in rows]))
 
@@ -385,6 +436,8 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "fingerprint": lambda: fingerprint_table(store.read(store.RESULTS / "fingerprint.jsonl")),
     "fingerprint-kinds": lambda: fingerprint_kinds_table(store.read(store.RESULTS / "fingerprint.jsonl")),
     "fingerprint-attacks": lambda: fingerprint_attacks_table(store.read(store.RESULTS / "fingerprint.jsonl")),
+    "audit": lambda: audit_table(store.read(store.RESULTS / "uap.jsonl")),
+    "mapping": lambda: mapping_table(store.read(store.RESULTS / "mapping.jsonl")),
     "training": lambda: training_table(store.read(store.RESULTS / "training.jsonl")),
     "recurrent": lambda: recurrent_table(store.read(store.RESULTS / "recurrent.jsonl")),
     "speech": lambda: speech_table(store.read(store.RESULTS / "speech.jsonl")),
