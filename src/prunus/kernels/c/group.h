@@ -25,7 +25,7 @@ typedef struct {
   int64_t plane, residual_plane, scratch_pitch;
   int64_t ahead;  // elements from the tile to output that the same rows write soon; 0: another group comes next
   int64_t next;   // packed: elements to the pixels that come next, where the input is in no near cache; or 0
-  int64_t pitch, gap;  // of lanes.h: from line to line of the output, and the padding behind the last pixel
+  int64_t pitch, gap, gaps;  // of lanes.h: from line to line of the output; the padding behind a line, and after how many
   int32_t activation;
   int32_t narrow;  // of single vectors of inputs: offsets are uint16
   float p0, p1;

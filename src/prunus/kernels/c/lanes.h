@@ -16,7 +16,7 @@ INLINE vf of_rows(const float *from, const int32_t *rows, int n) {
   return load(lane);
 }
 
-// The epilogue of n rows over `lines` x `pixels`. Behind a line its padding is cleared, for whose reader it is zero.
+// The epilogue of n rows over `lines` x `pixels`. Between lines padding is cleared: to its readers it is zero.
 __attribute__((noinline)) static void finish_lines(const prunus_tile *t, const int32_t *rows, const vf *sums, int lines,
                                                    int pixels, int n) {
   const vf bias = of_rows(t->bias, rows, n), slope = of_rows(t->slope, rows, n);
@@ -40,7 +40,7 @@ __attribute__((noinline)) static void finish_lines(const prunus_tile *t, const i
     for (int i = 0; i < n; i++) {
       float *out = t->out + rows[i] * t->plane + line * t->pitch;
       for (int p = 0; p < pixels; p++) out[p] = y[p][i];
-      for (int64_t j = 0; j < t->gap; j++) out[pixels + j] = 0.0f;
+      for (int64_t j = 0; j < t->gap && line < t->gaps; j++) out[pixels + j] = 0.0f;
     }
   }
 }
@@ -111,6 +111,7 @@ static void lanes_task(void *context, int64_t task, int thread) {
           t.out = at(s, r[LANES_OUT]) + image * r[LANES_OUT_BATCH] + place;
           t.residual = residual ? residual + image * r[LANES_RESIDUAL_BATCH] + place : NULL;
           t.gap = i + pixels == r[LANES_WIDTH] ? r[LANES_OUT_PITCH] - r[LANES_WIDTH] : 0;
+          t.gaps = r[LANES_LINES] - 1 - line;  // what is behind the last line "margins" clears, or nobody reads
           prunus_lanes_kernels[lines][pixels][c[CALL_HEIGHT]](&t, groups + c[CALL_START], c[CALL_GROUPS]);
         }
       }
