@@ -1,6 +1,6 @@
-// Record "lanes": row groups over the few pixels of a small map. The lanes run over U * VL rows that share their columns,
-// as in gemv.h, and P neighbours of a line are computed side by side: planes of 7x7 or 3x3 pixels would leave many lanes
-// of group.h idle. Groups are those of gemv.h.
+// Record "lanes": row groups over the pixels of a small map. The lanes run over U * VL rows that share their columns, as in
+// gemv.h, and L lines of P pixels are computed side by side: planes of 7x7 or 3x3 pixels would leave many lanes of group.h
+// idle. Groups are those of gemv.h.
 #ifndef PRUNUS_LANES_H
 #define PRUNUS_LANES_H
 #include "layer.h"
