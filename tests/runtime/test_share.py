@@ -203,3 +203,23 @@ def test_copies_that_only_carry_on_are_taken_away(op: str, copies: int, batch: i
     session = prunus.compile(twice, tune="off", threads=1)
     for found, expected in zip(session.run(None, feeds), onnxruntime_run(twice, feeds), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_what_a_partition_reads_is_not_a_detour() -> None:
+    """The partition isn't a record: a cell's outputs, and an input turned into another shape, stay where it reads them."""
+    model = stack("GRU", t=1)
+    del model.graph.output[1:]
+    model.graph.node.append(helper.make_node("Sinh", ["s1"], ["odd"]))
+    model.graph.node.append(helper.make_node("CumSum", ["s1", "axis"], ["sums"]))
+    for name in ("odd", "sums"):
+        model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    session = prunus.compile(model, tune="off", threads=1)
+    assert any(row.op == "onnxruntime" for row in session.explain())
+    rng = np.random.default_rng(0)
+    for _ in range(2):
+        feeds = {
+            port.name: rng.standard_normal([int(n) for n in port.shape]).astype(np.float32)
+            for port in session.get_inputs()
+        }
+        for found, expected in zip(session.run(None, feeds), onnxruntime_run(model, feeds), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

@@ -63,8 +63,8 @@ def without_fills(draft: Draft, shared: dict[str, str]) -> None:
 def without_detours(draft: Draft) -> None:
     """Take away copies that only carry on what another record can read or write where it is wanted: of a small network
     they are a good part of the time. An input that is copied twice is copied once; a cell writes its outputs to the
-    caller's array."""
-    if any(kind == "chain" for kind, _ in draft.records):
+    caller's array. Not where there is a reader that isn't among the records: a partition, or bodies of chains."""
+    if any(kind == "chain" for kind, _ in draft.records) or any(op.kind == "onnxruntime" for op in draft.program.ops):
         return
     uses: dict[str, list[tuple[int, str]]] = {}
     for i, (_, fields) in enumerate(draft.records):
