@@ -206,7 +206,7 @@ def test_copies_that_only_carry_on_are_taken_away(op: str, copies: int, batch: i
 
 
 def test_what_a_partition_reads_is_not_a_detour() -> None:
-    """The partition isn't a record: a cell's outputs, and an input turned into another shape, stay where it reads them."""
+    """It is no record: a cell's outputs, and an input turned into another shape, stay where it reads them."""
     model = stack("GRU", t=1)
     del model.graph.output[1:]
     model.graph.node.append(helper.make_node("Sinh", ["s1"], ["odd"]))
