@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import prunus
 from prunus.errors import ArtefactError, OutputError
-from prunus.runtime import cpu
+from prunus.runtime import artefact, cpu, records
 from prunus.runtime.artefact import ALIGNMENT, MAGIC, SCHEMA
 from prunus.runtime.session import Session
 from tests.runtime.networks import NETWORKS, feeds_for
@@ -180,6 +180,17 @@ def test_every_byte_of_the_head_counts(place: int, good: bytes, tmp_path: Path) 
 def test_newer_schema(good: bytes, tmp_path: Path) -> None:
     said = refusal(tmp_path / "net.prunus", patched(good, lambda header: None, SCHEMA + 1))
     assert f"schema {SCHEMA + 1}" in said and f"reads {SCHEMA}" in said
+
+
+def test_code_that_reads_other_records(good: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its code would take one field for another: records changed and the number of the schema didn't."""
+    for kind, names in records.RECORDS.items():
+        with monkeypatch.context() as m:
+            m.setitem(records.RECORDS, kind, (*names, "new"))
+            other = artefact.records_form()
+        assert other != artefact.records_form(), kind
+    data = patched(good, lambda header: header.update(records=other))
+    assert "compile the model again" in refusal(tmp_path / "net.prunus", data)
 
 
 def test_isa_that_this_cpu_lacks(good: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

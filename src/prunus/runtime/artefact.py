@@ -21,12 +21,18 @@ from prunus.runtime.lower.ops import LOWERINGS
 from prunus.runtime.native import allocate
 from prunus.runtime.plan import constant_offsets
 from prunus.runtime.program import Chain, Op, Program, Steps, Tensor
+from prunus.runtime.records import c_header
 
 MAGIC = b"PRUNUS\r\n"
-SCHEMA = 6
+SCHEMA = 7
 ALIGNMENT = 64  # bytes
 _CHUNK = 1 << 20  # bytes read and hashed at a time
 _HEAD = struct.Struct("<8sIIQ32s")  # magic, schema, 0, header bytes, sha256 of the header and all that follows it
+
+
+def records_form() -> str:
+    """What the code in an artefact takes records for: a hash of their fields."""
+    return hashlib.sha256(c_header().encode()).hexdigest()[:16]
 
 
 def pack(program: Program) -> tuple[Program, NDArray[np.float32]]:
@@ -53,6 +59,7 @@ def save(path: Path, program: Program, code: bytes) -> None:
     start = _up(len(code))
     header = {
         "target": program.target,
+        "records": records_form(),
         "lanes": program.lanes,
         "name": program.name,
         "batch": program.batch,
@@ -86,7 +93,8 @@ def save(path: Path, program: Program, code: bytes) -> None:
 def read(path: Path) -> tuple[Program, bytes, NDArray[np.float32]]:
     """The program, its native code and the space of its constants.
 
-    Raises ArtefactError: no artefact, truncated, altered, from another schema, or for an ISA that this CPU lacks.
+    Raises ArtefactError: no artefact, truncated, altered, of another schema or other records, or for an ISA that this
+    CPU lacks.
     """
     try:
         with path.open("rb") as file:
@@ -141,6 +149,8 @@ def _parse(
     header: dict[str, Any], code: bytes, space: NDArray[np.float32], start: int, path: Path
 ) -> tuple[Program, bytes, NDArray[np.float32]]:
     target = header["target"]
+    if header["records"] != records_form():
+        raise ArtefactError(f"{path}: its code is of another version of Prunus: compile the model again")
     if target not in TARGETS:
         raise ArtefactError(f"{path}: compiled for {target}, which this Prunus doesn't know")
     if missing := describe().missing(target):

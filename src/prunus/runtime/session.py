@@ -368,7 +368,7 @@ def load(path: str | Path, threads: int | None = None, streams: int = 1) -> Sess
     """Load an artefact. It holds machine code: loading one is running it.
 
     streams: how many calls of `run` may run at the same time, each on `threads` threads.
-    Raises ArtefactError: truncated, altered, from another schema, or for an ISA that this CPU lacks.
+    Raises ArtefactError: truncated, altered, of another version of Prunus, or for an ISA that this CPU lacks.
     """
     program, code, constants = artefact.read(Path(path))
 
