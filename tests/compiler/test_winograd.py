@@ -52,7 +52,7 @@ def single(channels: int, filters: int, size: int, kernel: int = 3, zeros: float
 @pytest.mark.parametrize("threads", [1, 2, 8])
 def test_candidates_have_kernels(isa: Isa, threads: int) -> None:
     for m, channels, vectors in ((1, 1, 1), (3, 512, 2), (64, 64, 98), (256, 256, 7), (7, 3, 5000), (2048, 2048, 1)):
-        found = candidates(LayerShape(m, channels * 9, 1, 4 * vectors, threads, vectors), DENSE, isa)
+        found = candidates(LayerShape(m, channels * 9, 1, 4 * vectors, threads, vectors, 16, channels), DENSE, isa)
         ours = [c for c in found if c.encoding == "winograd"]
         assert ours and found[0].encoding != "winograd" and len(set(found)) == len(found)
         for c in ours:
@@ -70,12 +70,15 @@ def test_candidates_have_kernels(isa: Isa, threads: int) -> None:
         (False, {"dilations": [2, 2]}),
         (False, {"group": 2}),
         (False, {"kernel": 5}),
+        (True, {"kernel": 7, "strides": [2, 2], "pads": [3] * 4}),
+        (False, {"kernel": 7, "pads": [3] * 4}),
+        (False, {"kernel": 7, "strides": [2, 2], "pads": [3] * 4, "group": 2}),
         (False, {"kernel": 1}),
         (False, {"zeros": 0.5}),
         (False, {"size": 1}),
     ],
 )
-def test_is_a_candidate_for_dense_3x3_of_stride_1(applies: bool, attrs: dict[str, Any]) -> None:
+def test_is_a_candidate_for_dense_3x3_of_stride_1_and_7x7_of_2(applies: bool, attrs: dict[str, Any]) -> None:
     seen = []
 
     def spy(*args: Any) -> list[Choice]:
@@ -96,6 +99,20 @@ def test_is_accurate_over_many_channels(pixels_outer: bool) -> None:
     feeds = feeds_for(model)
     (got,), (wanted,) = session.run(None, feeds), onnxruntime_run(model, feeds)
     assert np.abs(got - wanted).max() <= 1e-5 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_first_convolution_of_7x7_is_accurate(threads: int) -> None:
+    """As in ResNet: random normal weights and pixels."""
+    net = Net({"x": ("N", 3, 96, 80)})
+    model = net.model(net.add("Conv", "x", net.weight(64, 3, 7, 7), pads=[3] * 4, strides=[2, 2]))
+    with winograd_only():
+        session = compiled(model, threads)
+    assert any("winograd" in row.kernel for row in session.explain())
+    for batch in (1, 2):
+        feeds = feeds_for(model, batch)
+        (got,), (wanted,) = session.run(None, feeds), onnxruntime_run(model, feeds)
+        assert np.abs(got - wanted).max() <= 2e-5 * np.abs(wanted).max()
 
 
 @pytest.mark.usefixtures("forced")

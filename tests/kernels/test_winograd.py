@@ -1,10 +1,11 @@
-"""F(2x2, 3x3) exactly: filters are multiples of 4, so that every transformed filter is an integer in float32."""
+"""F(2x2, 3x3) exactly: filters are multiples of 4, so that every transformed filter is an integer in float32.
+F(4x4, 4x4) has thirds and fifths, and is as near to a direct sum as rounding lets it be."""
 
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 from prunus.compiler.choice import Choice
 from prunus.compiler.translate import Decision, translate
@@ -16,8 +17,10 @@ from tests.kernels.runners import Runner
 from tests.kernels.test_activation import REFERENCE
 
 GUARD = 777.0
+NEAR = 3e-5  # of the largest output, of F(4x4, 4x4)
 Pads = tuple[int, int, int, int]  # top, left, bottom, right
 PADS: tuple[Pads, ...] = ((1, 1, 1, 1), (0, 0, 0, 0), (2, 0, 1, 2), (0, 2, 2, 1), (1, 0, 0, 1))
+WIDE_PADS: tuple[Pads, ...] = ((3, 3, 3, 3), (0, 0, 0, 0), (2, 3, 2, 1), (1, 0, 3, 3))
 ACTIVATIONS = (None, Activation("relu"), Activation("clip", (-9.0, 50.0)), Activation("leaky_relu", (0.5,)), "prelu")
 
 
@@ -36,11 +39,11 @@ def integers(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return rng.integers(-3, 4, shape).astype(np.float32)
 
 
-def direct(x: np.ndarray, weight: np.ndarray, pads: Pads) -> np.ndarray:
-    """3x3 convolution in double precision."""
+def direct(x: np.ndarray, weight: np.ndarray, pads: Pads, stride: int = 1) -> np.ndarray:
+    """Convolution in double precision."""
     top, left, bottom, right = pads
     padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (top, bottom), (left, right)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, weight.shape[2:], axis=(2, 3))[:, :, ::stride, ::stride]
     return np.einsum("nchwij,ocij->nohw", windows, weight.astype(np.float64))
 
 
@@ -57,14 +60,20 @@ def epilogue(y: np.ndarray, activation: Any, slope: np.ndarray) -> np.ndarray:
 
 
 class Chain:
-    """x -> convolution with everything an epilogue can have -> another that reads its margins."""
+    """x -> convolution with everything an epilogue can have -> another that reads its margins. The first one is 3x3 at
+    stride 1, or 7x7 at stride 2."""
 
-    def __init__(self, rng: np.random.Generator, channels: int, filters: int, h: int, w: int, pads: Pads) -> None:
+    def __init__(
+        self, rng: np.random.Generator, channels: int, filters: int, h: int, w: int, pads: Pads, wide: bool = False
+    ) -> None:
         self.shapes = {"x": (1, channels, h, w)}
-        out = (h + pads[0] + pads[2] - 2, w + pads[1] + pads[3] - 2)
+        self.kernel, self.stride = (7, 2) if wide else (3, 1)
+        sizes = (h + pads[0] + pads[2], w + pads[1] + pads[3])
+        out = tuple((size - self.kernel) // self.stride + 1 for size in sizes)
         self.shapes |= {"y": (1, filters, *out), "z": (1, filters, *out), "last": (1, 3, *out)}
         self.pads = pads
-        self.weights = {"w": 4 * integers(rng, filters, channels, 3, 3), "v": 4 * integers(rng, 3, filters, 3, 3)}
+        filters_shape = (filters, channels, self.kernel, self.kernel)
+        self.weights = {"w": 4 * integers(rng, *filters_shape), "v": 4 * integers(rng, 3, filters, 3, 3)}
         self.weights |= {"bias": integers(rng, filters), "slope": integers(rng, filters)}
 
     def graph(self, bias: bool, residual: bool, activation: Any) -> Graph:
@@ -73,6 +82,7 @@ class Chain:
         plain = {"bias": None, "activation": None, "slope": None}
         prelu = activation == "prelu"
         first = {"weight": "w", "pads": self.pads, **conv, "bias": "bias" if bias else None}
+        first["strides"] = (self.stride, self.stride)
         first |= {"activation": Activation("prelu") if prelu else activation, "slope": "slope" if prelu else None}
         inputs = ("x", "z") if residual else ("x",)
         nodes = [Node("identity", f"copy {name}", (name,), (f"{name}.in",)) for name in inputs]
@@ -95,25 +105,38 @@ class Chain:
         arena = np.full(plan.arena, GUARD, np.float32)
         ports = [*feeds.values(), *answers]
         runner.run(plan.records, plan.tables, constants, arena, ports, plan.scratch, threads)
-        y = direct(feeds["x"], self.weights["w"], self.pads)
+        y = direct(feeds["x"], self.weights["w"], self.pads, self.stride)
         y += self.weights["bias"][:, None, None] if bias else 0
-        y = epilogue(y + (feeds["z"] if residual else 0), activation, self.weights["slope"])
-        about = f"{choice} {choice.section} {self.shapes} {self.pads} batch {batch}"
-        assert_array_equal(answers[0], y, err_msg=about)
-        assert_array_equal(answers[1], direct(y, self.weights["v"], (1, 1, 1, 1)), err_msg=about)
+        sums = y + (feeds["z"] if residual else 0)
+        self.compare(
+            answers, epilogue(sums, activation, self.weights["slope"]), float(np.abs(sums).max()),
+            f"{choice} {choice.section} {self.shapes} {self.pads} batch {batch}",
+        )  # fmt: skip
+
+    def compare(self, answers: list[np.ndarray], y: np.ndarray, size: float, about: str = "") -> None:
+        """What both convolutions answer with y, the first one's output; size: of its sums."""
+        if self.stride == 1:
+            assert_array_equal(answers[0], y, err_msg=about)
+            assert_array_equal(answers[1], direct(y, self.weights["v"], (1, 1, 1, 1)), err_msg=about)
+        else:
+            assert_allclose(answers[0], y, rtol=0, atol=NEAR * max(size, 1), err_msg=about)
+            last = direct(answers[0], self.weights["v"], (1, 1, 1, 1))
+            assert_allclose(answers[1], last, rtol=0, atol=NEAR * max(np.abs(last).max(), 1), err_msg=about)
 
 
 def is_slow(runner: Runner) -> bool:
     return type(runner).__name__ == "Program"
 
 
-def test_every_choice_is_exact(runner: Runner) -> None:
+@pytest.mark.parametrize("wide", [False, True])
+def test_every_choice_is_exact(runner: Runner, wide: bool) -> None:
     rng = np.random.default_rng(0)
     for i, choice in enumerate(choices(runner.isa)):
         if is_slow(runner) and i % 5:
             continue
-        h, w = (int(n) for n in rng.integers(2, 18, 2))
-        chain = Chain(rng, int(rng.integers(1, 10)), int(rng.integers(1, 30)), h, w, (1, 1, 1, 1))
+        h, w = (int(n) for n in rng.integers(2, 18, 2) * (2 if wide else 1) + (2 if wide else 0))
+        pads = (3, 3, 3, 3) if wide else (1, 1, 1, 1)
+        chain = Chain(rng, int(rng.integers(1, 10)), int(rng.integers(1, 30)), h, w, pads, wide)
         chain.check(runner, choice, rng, threads=1 + i % 2)
 
 
@@ -133,22 +156,40 @@ def test_every_size_is_exact(runner: Runner, pads: Pads) -> None:
             chain.check(runner, choice, rng, batch=int(rng.integers(1, 4)), threads=int(rng.integers(1, 3)))
 
 
+@pytest.mark.parametrize("pads", WIDE_PADS)
+def test_every_size_over_phases(runner: Runner, pads: Pads) -> None:
+    """7x7 at stride 2: likewise, and paddings that turn the phases round."""
+    rng = np.random.default_rng(sum(pads))
+    some = choices(runner.isa)
+    for oh in (1, 2, 3, 4, 5, 9):
+        for ow in (1, 2, 4, 7, 17, 4 * runner.isa.lanes + 5) if not is_slow(runner) else (1 + oh % 3, 22):
+            h, w = 2 * oh + 5 - pads[0] - pads[2] + oh % 2, 2 * ow + 5 - pads[1] - pads[3] + ow % 2
+            if min(h, w) < 1 or oh * ow == 1:
+                continue
+            chain = Chain(rng, int(rng.integers(1, 5)), int(rng.integers(1, 10)), h, w, pads, True)
+            choice = some[int(rng.integers(len(some)))]
+            chain.check(runner, choice, rng, batch=int(rng.integers(1, 4)), threads=int(rng.integers(1, 3)))
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
 @pytest.mark.parametrize("residual", [False, True])
-def test_epilogue_is_exact(runner: Runner, activation: Any, residual: bool) -> None:
+@pytest.mark.parametrize("wide", [False, True])
+def test_epilogue_is_exact(runner: Runner, activation: Any, residual: bool, wide: bool) -> None:
     """Bias, residual and activation, in this order."""
     rng = np.random.default_rng(5)
     some = choices(runner.isa)
+    h, w, pads = (12, 8 * runner.isa.lanes + 9, (3, 3, 3, 3)) if wide else (6, 2 * runner.isa.lanes + 3, (1, 1, 1, 1))
     for bias in (False, True):
         for choice in some[:4] if not is_slow(runner) else some[4:5]:
-            chain = Chain(rng, 5, 7, 6, 2 * runner.isa.lanes + 3, (1, 1, 1, 1))
+            chain = Chain(rng, 5, 7, h, w, pads, wide)
             chain.check(runner, choice, rng, batch=2, threads=2, bias=bias, residual=residual, activation=activation)
 
 
-def test_garbage_beyond_the_image_is_not_read(runner: Runner) -> None:
+@pytest.mark.parametrize("wide", [False, True])
+def test_garbage_beyond_the_image_is_not_read(runner: Runner, wide: bool) -> None:
     """Tiles that hang over read what isn't part of the image; it must not reach a pixel, not even NaN."""
     rng = np.random.default_rng(6)
-    chain = Chain(rng, 3, 4, 7, 9, (1, 1, 1, 1))
+    chain = Chain(rng, 3, 4, 13 if wide else 7, 21 if wide else 9, (3,) * 4 if wide else (1,) * 4, wide)
     program, constants = pack(
         translate(chain.graph(True, False, None), runner.isa, lambda *_: Decision(choices(runner.isa)[0], "", ""))
     )
@@ -157,6 +198,5 @@ def test_garbage_beyond_the_image_is_not_read(runner: Runner) -> None:
     answers = [np.zeros(chain.shapes[name], np.float32) for name in ("y", "last")]
     arena = np.full(plan.arena, np.nan, np.float32)
     runner.run(plan.records, plan.tables, constants, arena, [x, *answers], plan.scratch, 1)
-    y = direct(x, chain.weights["w"], chain.pads) + chain.weights["bias"][:, None, None]
-    assert_array_equal(answers[0], y)
-    assert_array_equal(answers[1], direct(y, chain.weights["v"], (1, 1, 1, 1)))
+    y = direct(x, chain.weights["w"], chain.pads, chain.stride) + chain.weights["bias"][:, None, None]
+    chain.compare(answers, y, float(np.abs(y).max()))

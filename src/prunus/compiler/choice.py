@@ -19,8 +19,8 @@ class Choice:
     """Heights of row groups and vectors of pixels per tile; see `encode_rows` and `encode_blocks` for the rest.
 
     `section` is in values for "rows", in rows for "blocks". A task is one section over `tiles_per_task` tiles;
-    `pixels_outer` says whether all sections see one stretch of pixels before the next. For "winograd", F(2x2, 3x3),
-    vectors are of 2x2 pixels, `section` is in rows, `tiles_per_task` in vectors (a strip), and the input is transformed
+    `pixels_outer` says whether all sections see one stretch of pixels before the next. For "winograd"
+    vectors are of tiles, `section` is in rows, `tiles_per_task` in vectors (a strip), and the input is transformed
     by each task for all sections (`pixels_outer`) or before all tasks. "channels" is one filter per packed channel,
     "depthwise" one per plane of float32, with planes as the tiles of a task. "spans" is for single vectors, with
     `section` in values; see `sparsity.spans`. "lanes" is for maps of few pixels: rows as lanes, `tiles_per_task` lines
@@ -109,11 +109,12 @@ def join(parts: Sequence[Encoding], rows: Sequence[int], columns: Sequence[int],
 @dataclass(frozen=True)
 class LayerShape:
     """What candidates depend on beside the zeros. `vectors`: of pixels in the output, padding included; 0 for single
-    vectors of inputs (fully connected). `tile_vectors`: of 2x2 pixels, where F(2x2, 3x3) applies, else 0. `pack`:
-    channels per word; `lone`: packed, one filter per channel. `window`: float32, one or more filters per channel, of a
-    size and stride that have a kernel. `flat`: fully connected, float32. `again`: its weights are read time after time,
-    from a near cache as far as that holds them. `line`: pixels of a line of a
-    small float32 map, else 0. `value_bytes`: of a weight as it is held, of a `flat` layer."""
+    vectors of inputs (fully connected). `tile_vectors`: of tiles of pixels, where `sparsity.winograd` has a form, else
+    0; `tile_positions` and `tile_planes`: of a tile of transformed input. `pack`: channels per word; `lone`: packed,
+    one filter per channel. `window`: float32, one or more filters per channel, of a size and stride that have a kernel.
+    `flat`: fully connected, float32. `again`: its weights are read time after time, from a near cache as far as that
+    holds them. `line`: pixels of a line of a small float32 map, else 0. `value_bytes`: of a weight as it is held, of a
+    `flat` layer."""
 
     m: int
     k: int
@@ -121,6 +122,8 @@ class LayerShape:
     vectors: int
     threads: int
     tile_vectors: int = 0
+    tile_positions: int = 0
+    tile_planes: int = 0
     pack: int = 1
     lone: bool = False
     window: bool = False
@@ -343,12 +346,11 @@ def _winograd_choices(shape: LayerShape, isa: Isa) -> list[Choice]:
         ((h, min(v, shape.tile_vectors)) for h, v in isa.tiles), key=lambda t: (t[0] * t[1] / (t[0] + t[1]), t[0])
     )
     heights = tuple(h for h, v in sorted(isa.tiles, reverse=True) if h <= height and v >= tile)
-    channels = shape.k // 9
     sections = max(1, min(2 * shape.threads if shape.threads > 1 else 1, shape.m // height))
-    found = []
+    found, size = [], shape.tile_positions * shape.tile_planes
     for kept in STRIP_VALUES:
-        strip = min(max(tile, kept // (16 * channels * isa.lanes) // tile * tile), shape.tile_vectors)
-        rows = SUM_VALUES // (16 * isa.lanes * strip)
+        strip = min(max(tile, kept // (size * isa.lanes) // tile * tile), shape.tile_vectors)
+        rows = SUM_VALUES // (shape.tile_positions * isa.lanes * strip)
         rows = max(height, min(rows, -(-shape.m // sections)) // height * height)
         whole = -(-shape.tile_vectors // strip)
         if whole >= 2 * shape.threads or shape.threads == 1:

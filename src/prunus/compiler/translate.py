@@ -13,6 +13,7 @@ from prunus.compiler.packing import Packed, epilogue, packed_weights
 from prunus.compiler.recurrent import apart, as_product, over_time, stacked
 from prunus.graph.ir import Activation, Format, Graph, Node, Value
 from prunus.kernels.isa import Isa
+from prunus.runtime.lower.winograd import over_phases
 from prunus.runtime.program import Op, Program, Tensor
 from prunus.sparsity import winograd
 from prunus.sparsity.encoding import compact
@@ -114,7 +115,9 @@ def _layer_attrs(layer: Layer, decision: Decision, constants: dict[str, NDArray[
     prefix = node.name
     assert f"{prefix}.values" not in constants, f"two layers are named {prefix}"
     if choice.encoding == "winograd":
-        constants[f"{prefix}.values"] = winograd.pack(layer.matrix, choice.heights, choice.section)
+        constants[f"{prefix}.values"] = winograd.pack(
+            over_phases(layer.matrix, node.attrs), choice.heights, choice.section
+        )
     elif choice.encoding in ("channels", "depthwise"):
         constants[f"{prefix}.values"] = layer.encoded
     elif choice.encoding == "spans":

@@ -18,8 +18,10 @@ from prunus.compiler.watch import Tuning
 from prunus.graph.ir import Format, Graph, Node, Value
 from prunus.kernels.isa import Isa
 from prunus.runtime.artefact import pack
+from prunus.runtime.lower.winograd import over_phases
 from prunus.runtime.native import Bound, Library, Pool, open_library
 from prunus.runtime.plan import make_plan
+from prunus.sparsity.winograd import Form, form_of
 
 Floats = NDArray[np.float32]
 LAYERS = ("conv", "gemm", "recurrent")  # operators with weights
@@ -198,20 +200,24 @@ def signature(node: Node, graph: Graph) -> tuple[object, ...]:
 def layer_shape(layer: Layer, graph: Graph, isa: Isa, threads: int) -> LayerShape:
     """The sizes of a layer that candidates depend on."""
     out = graph.values[layer.node.outputs[0]].shape
-    vectors = tile_vectors = 0
+    vectors = tile_vectors = positions = planes = 0
     if layer.node.op == "conv" and out[2] * out[3] > 1:
         reach = max(abs(p) for p in layer.node.attrs["pads"])
         vectors = -(-((out[2] - 1) * (out[3] + reach) + out[3]) // isa.lanes)
-        if layer.packed is None and winograd_applies(layer):
-            tile_vectors = -(-(-(-out[2] // 2) * -(-out[3] // 2)) // isa.lanes)
+        if layer.packed is None and (form := winograd_form(layer)):
+            tile_vectors = -(-(-(-out[2] // form.side) * -(-out[3] // form.side)) // isa.lanes)
+            positions, planes = form.positions, over_phases(layer.matrix[:1], layer.node.attrs).shape[1]
     if layer.packed is not None:
         pack, lone = layer.packed.pack, layer.packed.lone
-        return LayerShape(len(layer.encoded), layer.packed.columns, layer.groups, vectors, threads, 0, pack, lone)
+        return LayerShape(
+            len(layer.encoded), layer.packed.columns, layer.groups, vectors, threads, pack=pack, lone=lone
+        )
     m, k = layer.matrix.shape
     window = vectors > 0 and window_applies(layer)
     small = vectors > 0 and layer.groups == 1 and out[3] <= SMALL
     return LayerShape(
-        m, k * layer.groups, layer.groups, vectors, threads, tile_vectors, window=window, flat=layer.node.op == "gemm",
+        m, k * layer.groups, layer.groups, vectors, threads, tile_vectors, positions, planes, window=window,
+        flat=layer.node.op == "gemm",
         line=out[3] if small else 0,
         again=bool(layer.node.attrs.get("again")), value_bytes=4 if layer.held is None else layer.held.n_bytes,
     )  # fmt: skip
@@ -248,8 +254,7 @@ def window_applies(layer: Layer) -> bool:
     return one_each and sizes
 
 
-def winograd_applies(layer: Layer) -> bool:
-    """An ungrouped 3x3 convolution of stride and dilation 1."""
+def winograd_form(layer: Layer) -> Form | None:
+    """An ungrouped convolution that can be computed by tiles."""
     attrs = layer.node.attrs
-    ones = tuple(attrs["strides"]) == tuple(attrs["dilations"]) == (1, 1)
-    return tuple(attrs["kernel"]) == (3, 3) and ones and layer.groups == 1
+    return form_of(attrs["kernel"], attrs["strides"], attrs["dilations"]) if layer.groups == 1 else None

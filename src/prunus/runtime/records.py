@@ -24,9 +24,11 @@ _EPILOGUE = ("bias", "slope", "activation", "p0", "p1")
 # packed channels: `scale` per row of sums; words of least and largest bytes and of padding; see kernels/c/packed.h
 _PACKED = ("pack", "scale", "residual_scale", "post_scale", "post_shift", "low", "high", "pad")
 _GROUPS = ("weights", "offsets", "groups", "calls", "parts", "sections", "n_sections")
-# strips of tiles: `strip` in vectors; `pitch` of channels and `position` of tile positions in transformed input
+# strips of tiles of `side` x `side` pixels: `strip` in vectors; `pitch` of channels and `position` of tile positions in
+# transformed input
 _TILES = (
-    "images", "x", "x_batch", "x_plane", "x_pitch", "channels", "h", "w", "top", "left", "strip", "pitch", "position",
+    "side", "images", "x", "x_batch", "x_plane", "x_pitch", "channels", "h", "w", "top", "left", "strip", "pitch",
+    "position",
 )  # fmt: skip
 
 APART_HEIGHT: Final = 16  # plus a height: the micro-kernels for groups whose rows have columns of their own
@@ -55,7 +57,8 @@ RECORDS: Final[dict[str, tuple[str, ...]]] = {
         "images", "x", "x_batch", "x_pitch", "out", "out_batch", "out_pitch", "plane", "residual", "residual_batch",
         "residual_plane", *_GROUPS, *_EPILOGUE, *_PACKED, "lines", "width", "tile_lines", "tile",
     ),
-    # 3x3 at stride 1 by tiles of 2x2 pixels; `ready` is what "winograd_input" made; see kernels/c/winograd.h
+    # by tiles of 2x2 pixels (3x3 at stride 1) or 4x4 (7x7 at stride 2, over phase planes); `ready` is what
+    # "winograd_input" made; see kernels/c/winograd.h
     "winograd": (
         *_TILES, "out", "out_batch", "plane", "out_pitch", "residual", "residual_batch", "residual_plane", *_GROUPS,
         *_EPILOGUE, "rows", "section_rows", "tile", "sums_position", "ready",
