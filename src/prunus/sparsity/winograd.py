@@ -39,8 +39,8 @@ def form_of(kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[i
     stride 1 over the four phases of its input, with a tap of zeros in three of them."""
     if tuple(dilations) != (1, 1):
         return None
-    forms = {((3, 3), (1, 1)): Form(2, 3), ((7, 7), (2, 2)): Form(4, 4)}
-    return forms.get((tuple(kernel), tuple(strides)))  # type: ignore[call-overload,no-any-return]
+    forms: dict[tuple[tuple[int, ...], ...], Form] = {((3, 3), (1, 1)): Form(2, 3), ((7, 7), (2, 2)): Form(4, 4)}
+    return forms.get((tuple(kernel), tuple(strides)))
 
 
 def transform(filters: NDArray[np.floating]) -> Floats:
