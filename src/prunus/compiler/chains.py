@@ -12,7 +12,7 @@ from prunus.compiler.latency import Latencies, as_json
 from prunus.runtime.arrange import arrange
 from prunus.runtime.bands import bands
 from prunus.runtime.layout import Layout
-from prunus.runtime.native import Bound, Library, Pool
+from prunus.runtime.native import Bound, Library, Memory, Pool
 from prunus.runtime.plan import make_plan
 from prunus.runtime.program import Chain, Op, Program, outside_tensors
 
@@ -180,7 +180,9 @@ def _measure(
     """As `_times`: least over rounds of the whole network, in which every option has its turn."""
     rng = np.random.default_rng(0)
     programs = [program, *(replace(program, chains=(chain,)) for chain in options)]
-    bounds = [Bound(bench.library, make_plan(made), constants, bench.threads) for made in programs]
+    plans = [make_plan(made) for made in programs]
+    memory = Memory(plans, bench.threads)
+    bounds = [Bound(bench.library, plan, constants, bench.threads, memory) for plan in plans]
     outside = outside_tensors(program)
     ports = [
         np.empty(0, np.float32)

@@ -19,7 +19,7 @@ from prunus.graph.ir import Format, Graph, Node, Value
 from prunus.kernels.isa import Isa
 from prunus.runtime.artefact import pack
 from prunus.runtime.lower.winograd import over_phases
-from prunus.runtime.native import Bound, Library, Pool, open_library
+from prunus.runtime.native import Bound, Library, Memory, Pool, open_library
 from prunus.runtime.plan import make_plan
 from prunus.sparsity.winograd import Form, form_of
 
@@ -54,7 +54,7 @@ class Tuner:
 
     def __post_init__(self) -> None:
         # Read before each measurement: in a network, what a layer reads and writes isn't in the nearest caches.
-        self.evict = np.zeros(EVICT_BYTES // 4, np.float32)
+        self.evict = np.ones(EVICT_BYTES // 4, np.float32)  # zeros would be one page, mapped many times
         self.library: Library | None = open_library(self.code) if self.code else None
         self.pool = Pool(self.library, self.threads) if self.library else None
 
@@ -143,10 +143,13 @@ class Tuner:
         lone = alone(layer, graph)
         rng = np.random.default_rng(0)
         ports = [rng.standard_normal(lone.values[name].shape, np.float32) for name in (*lone.inputs, *lone.outputs)]
-        runs = []
-        for choice in options:
-            program, constants = pack(translate(lone, self.isa, lambda *_, c=choice: Decision(c, "", "")))
-            runs.append(Bound(self.library, make_plan(program), constants, self.threads))
+        packed = [pack(translate(lone, self.isa, lambda *_, c=choice: Decision(c, "", ""))) for choice in options]
+        plans = [make_plan(program) for program, _ in packed]
+        memory = Memory(plans, self.threads)  # the same for all, or they would throw each other out of the last cache
+        runs = [
+            Bound(self.library, plan, constants, self.threads, memory)
+            for plan, (_, constants) in zip(plans, packed, strict=True)
+        ]
         best = [float("inf")] * len(options)
         start, rounds = time.perf_counter(), 0
         while rounds < 4 or (time.perf_counter() - start < budget_s * len(options) and rounds < 30):

@@ -6,6 +6,7 @@ import mmap
 import os
 import tempfile
 import threading
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -130,13 +131,28 @@ class Pool:
             self.library.pool_close(self.handle)
 
 
-class Bound:
-    """A plan with its memory, ready to run on a pool."""
+class Memory:
+    """Of plans that run one at a time: activations and what threads hold for themselves."""
 
-    def __init__(self, library: Library, plan: Plan, constants: NDArray[np.float32], threads: int) -> None:
+    def __init__(self, plans: Sequence[Plan], threads: int) -> None:
+        self.arena = allocate(max(plan.arena for plan in plans))
+        self.scratch = allocate(max(plan.scratch for plan in plans) * threads + 16)
+
+
+class Bound:
+    """A plan with its memory, ready to run on a pool. memory: that of others, where several take turns."""
+
+    def __init__(
+        self,
+        library: Library,
+        plan: Plan,
+        constants: NDArray[np.float32],
+        threads: int,
+        memory: Memory | None = None,
+    ) -> None:
         self.library, self.plan, self.constants = library, plan, constants
-        self.arena = allocate(plan.arena)
-        self.scratch = allocate(plan.scratch * threads + 16)
+        memory = memory or Memory([plan], threads)
+        self.arena, self.scratch = memory.arena, memory.scratch
         # looking up where an array lies takes numpy a microsecond each time
         self._spaces = tuple(space.ctypes.data for space in (self.arena, self.constants, plan.tables))
         self._records, self._scratch = plan.records.ctypes.data, self.scratch.ctypes.data

@@ -243,6 +243,12 @@ INLINE void output_wide_tiles(const float *m, int64_t position, vf y[WIDE_TILE][
   }
 }
 
+// Where the next row's pixels go: planes lie far apart, where no hardware prefetcher looks.
+INLINE void expect_pixels(const float *out, int64_t pitch, int64_t lines, int64_t wide) {
+  for (int64_t j = 0; j < lines; j++)
+    for (int64_t i = 0; i < wide; i += 16) __builtin_prefetch(out + j * pitch + i, 1);
+}
+
 // A strip's pixels of one output row's plane, and zeros in the gap after each row of pixels.
 INLINE void output_sides(const int side, const int64_t *r, prunus_tile *t, int32_t row, const float *m, float *out,
                          const float *residual, prunus_strip strip) {
@@ -259,6 +265,7 @@ INLINE void output_sides(const int side, const int64_t *r, prunus_tile *t, int32
         output_tiles(m + i, r[WINOGRAD_SUMS_POSITION], two);
       }
       const int64_t lines = least(side, h - y);
+      if (side == WIDE_TILE) expect_pixels(out + r[WINOGRAD_PLANE] + y * pitch + x, pitch, lines, wide);
       UNROLL for (int j = 0; j < side; j++) {
         if (j >= lines) break;
         const int64_t pixel = (y + j) * pitch + x;
