@@ -9,6 +9,7 @@ import onnx
 import pytest
 from bench.goals import Goal, Limit, marks
 from bench.measure import KINDS
+from bench.tables import speed
 from bench.zoo import ZOO
 
 from bench import barrier, csr, goals, report, store
@@ -93,10 +94,10 @@ def test_table_shows_the_last_full_measurement() -> None:
     old = result(key, ms={"prunus": 9.0}, left_out={}, **ratios(onnxruntime=1.0))
     new = result(key, ms={"prunus": 3.0}, left_out={"ncnn": "ncnn: not installed"}, **ratios(onnxruntime=4.0))
     quick = result(key, quick=True, ms={"prunus": 1.0}, left_out={}, **ratios(onnxruntime=99.0))
-    table = report.goals_table([old, new, quick])
+    table = speed.goals_table([old, new, quick])
     assert f"| {name} | 1 | 3.0 | at least 3 x best | **4.00** (3.50 to 4.50) | pass |" in table
     assert "Left out: ncnn: not installed." in table and "L1 32 KiB" in table and "99" not in table
-    assert "Not measured yet" in report.goals_table([quick])
+    assert "Not measured yet" in speed.goals_table([quick])
 
 
 def test_fill_changes_what_is_between_markers_only() -> None:

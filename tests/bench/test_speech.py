@@ -8,7 +8,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason='pip install "prunus[prune]"')
 
-from bench import g2p, report, speech, spelling, streams, voice  # noqa: E402
+from bench.tables import recurrent  # noqa: E402
+
+from bench import g2p, speech, spelling, streams, voice  # noqa: E402
 from prunus.training.export import export_onnx  # noqa: E402
 
 
@@ -41,13 +43,13 @@ def test_drops_are_from_the_mean_of_dense_networks() -> None:
 
 
 def test_speech_table() -> None:
-    text = report.speech_table([*trained(1, 0.99, 0.99, 0.99), *trained(10, 0.99, 0.98, 0.99), TIMES])
+    text = recurrent.speech_table([*trained(1, 0.99, 0.99, 0.99), *trained(10, 0.99, 0.98, 0.99), TIMES])
     assert "| dense | 99.00% (3; 99.00% to 99.00%) | - |  |  | 5.0 | **4.0** (3.5 to 4.5) |" in text
     ten = "| bcr:8x16, 10x | 98.67% (3; 98.00% to 99.00%) | **0.33** | 0.5 | pass | 4.0 | **5.0** (4.0 to 6.0) |"
     assert ten in text
     assert "onnxruntime, dense, states fed: 20.0 us a frame" in text
-    assert "| - | - |" in report.speech_table(trained(1, 0.99))
-    assert "Not measured yet" in report.speech_table([TIMES])
+    assert "| - | - |" in recurrent.speech_table(trained(1, 0.99))
+    assert "Not measured yet" in recurrent.speech_table([TIMES])
 
 
 def test_g2p_table() -> None:
@@ -55,18 +57,18 @@ def test_g2p_table() -> None:
     rows.append(
         row(f"{g2p.SCHEME} 4x gradual", rate=4, zeros=0.75, per=0.11, words=0.66, one_shot_per=0.5, epochs=3)
     )  # fmt: skip
-    text = report.g2p_table(rows)
+    text = recurrent.g2p_table(rows)
     assert "| dense | 0.0% | **10.22%** | 68.5% | - | - |" in text
     assert f"| {g2p.SCHEME} 4x | 75.0% | **11.00%** | 66.0% | 50.0% | 3 |" in text
-    assert "Not measured yet" in report.g2p_table([])
+    assert "Not measured yet" in recurrent.g2p_table([])
 
 
 def test_voice_table() -> None:
     cosines = {"prunus": 0.9999999, "onnxruntime": 1.0}
     rows = [row("10x", rate=10, cosines=cosines, to_dense=0.404, neighbours=0.725)]
-    assert "| bcr:16x64, 10x | 1.000000 | 1.000000 | 0.404 | 72.5% | - | - |" in report.voice_table(rows)
-    assert "72.5% | 4.0 | **5.0** (4.0 to 6.0) |" in report.voice_table([*rows, TIMES])
-    assert "Not measured yet" in report.voice_table([TIMES])
+    assert "| bcr:16x64, 10x | 1.000000 | 1.000000 | 0.404 | 72.5% | - | - |" in recurrent.voice_table(rows)
+    assert "72.5% | 4.0 | **5.0** (4.0 to 6.0) |" in recurrent.voice_table([*rows, TIMES])
+    assert "Not measured yet" in recurrent.voice_table([TIMES])
 
 
 def test_words_are_read_with_all_their_pronunciations() -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench.tables import speed
 
-from bench import child, engines, report, store, tasks
+from bench import child, engines, store, tasks
 from prunus.benchmark.engines import ENGINES
 
 
@@ -69,14 +70,14 @@ def test_engines_table_has_a_column_per_row_of_the_newest_complete_machine() -> 
         more = {"ms": {"prunus": ms, "mnn": 2 * ms}, "ratios": ratios, "left_out": {"tvm": "tvm: not installed"}}
         return [result(key, cpu, **more) for key in keys]
 
-    table = report.engines_table(rows("old", 4.0) + rows("new", 3.0))
+    table = speed.engines_table(rows("old", 4.0) + rows("new", 3.0))
     assert table.splitlines()[0].count("|") == 2 + len(keys) and "1 thread |" in table
     assert "| prunus | **3.0 ms** |" in table and "| mnn | 6.0 ms, **2.00** (1.50 to 2.50) |" in table
     assert table.count("Left out: tvm: not installed.") == 1 and "old" not in table and "litert" not in table
-    assert "4.0 ms" in report.engines_table(rows("old", 4.0) + rows("new", 3.0)[1:])
-    failed = report.engines_table([result(keys[0], "new", failure="crash")])
+    assert "4.0 ms" in speed.engines_table(rows("old", 4.0) + rows("new", 3.0)[1:])
+    failed = speed.engines_table([result(keys[0], "new", failure="crash")])
     assert f"Failed: {keys[0]}: crash." in failed
-    assert "Not measured yet" in report.engines_table([])
+    assert "Not measured yet" in speed.engines_table([])
 
 
 def test_accuracy_table_has_the_mean_of_trainings() -> None:
@@ -88,6 +89,6 @@ def test_accuracy_table_has_the_mean_of_trainings() -> None:
         {"network": "m", "precision": "int8", "method": "mse", "images": 7, "seed": seed, "accuracy_fp32": 0.9,
          "points_lost": lost} for seed, lost in ((0, 8.0), (0, 1.0), (1, 2.0))
     ]  # fmt: skip
-    table = report.accuracy_table(rows)
+    table = speed.accuracy_table(rows)
     assert "| n | int8 (mse) | 9 | 75.0 % | 0.500 | - |" in table, "the newest counts"
     assert "| m | int8 (mse) | 7 | - | - | 1.50 of 90.00 |" in table

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bench.tables import pruning
 
-from bench import frontier, report, training
+from bench import frontier, training
 
 
 def row(key: str, **fields: object) -> dict[str, object]:
@@ -24,7 +25,7 @@ def test_mean_spread_and_verdict_over_seeds() -> None:
     assert lines["bcr:8x64 80%"].verdict == "seeds missing"
     assert (lines["unstructured 90%"].drop, lines["unstructured 90%"].verdict) == (0.4, "short")
     dense = row("vgg dense seed 0", network="vgg", accuracy=0.925, macs=5_000_000)
-    text = report.training_table([*rows, dense])
+    text = pruning.training_table([*rows, dense])
     assert "| vgg | bcr:8x64 90% | **0.60** (0.50, 3) | 0.7 | pass |" in text
     assert "vgg, dense: 92.50 % (mean of 1), 5.0 million multiply-adds." in text
 

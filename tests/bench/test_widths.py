@@ -1,9 +1,10 @@
 """The table of widths, from rows as they are written; and the tasks that are composed of small images."""
 
 import torch
+from bench.tables import pruning
 from torch import Tensor
 
-from bench import report, scenes, widths
+from bench import scenes, widths
 from prunus.search.costs import macs
 from prunus.training.shrink.follow import find_groups
 
@@ -30,9 +31,9 @@ def test_means_over_the_seeds_that_all_methods_have() -> None:
         "pas": 0.915, "uniform": 0.895, "pas-latency": 0.93,
     }  # fmt: skip
     assert round(line.pace, 6) == 1.5
-    text = report.widths_table(rows)
+    text = pruning.widths_table(rows)
     assert "| pas-vgg, 50% | 93.00 | **91.50** | - | 89.50 | - | 93.00 | 0.100 | 1.50 x | 2 |" in text
-    assert "Not measured yet" in report.widths_table([])
+    assert "Not measured yet" in pruning.widths_table([])
 
 
 def test_rows_are_named_once_and_the_compared_one_comes_first() -> None:
