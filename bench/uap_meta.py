@@ -63,9 +63,9 @@ def middle(name: str, kind: str) -> float:
     return float(json.loads(path.read_text()))
 
 
-def made(recipe: str, judged: str, seed: int) -> Optimiser:
+def made(recipe: str, judged: str, seed: int, sees: str = "local") -> Optimiser:
     """Meta-train; what is to be known goes into the file."""
-    plan = MetaPlan(judged="held" if judged == "held" else "fit", seed=seed, rounds=PLAN.rounds)
+    plan = MetaPlan(judged="held" if judged == "held" else "fit", seed=seed, rounds=PLAN.rounds, sees=sees)
     began = time.process_time()
 
     def told(text: str) -> None:
@@ -81,13 +81,13 @@ def made(recipe: str, judged: str, seed: int) -> Optimiser:
     return found
 
 
-def optimiser(recipe: str, judged: str, seed: int) -> Optimiser:
-    """A kept one, or a new one."""
-    path = KEPT / f"optimiser-{recipe}-{judged}-{seed}.safetensors"
+def optimiser(recipe: str, judged: str, seed: int, sees: str = "local") -> Optimiser:
+    """A kept one, or a new one. sees: as `Optimiser`; "plain" is the paper's."""
+    path = KEPT / f"optimiser-{recipe}-{judged}-{'' if sees == 'local' else f'{sees}-'}{seed}.safetensors"
     KEPT.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
         if not path.exists():
-            save(made(recipe, judged, seed), path)
+            save(made(recipe, judged, seed, sees), path)
     return load(path)
 
 

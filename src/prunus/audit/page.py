@@ -10,14 +10,14 @@ from prunus.audit.report import ModelReport, Report
 COLOURS = ("#1b6ca8", "#c8553d", "#3a7d44", "#7b4b94", "#a67c00", "#4d4d4d", "#00838f", "#ad1457")
 SHOWN = 6  # fooled images of a model
 STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;color:#1d2733;max-width:62rem;margin:2rem auto;padding:0 1rem}
+body{font:15px/1.5 system-ui,sans-serif;color:#1d2733;max-width:72rem;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.5rem;margin-bottom:.2rem}h2{font-size:1.15rem;margin-top:2rem}
-table{border-collapse:collapse;margin:.6rem 0}
-td,th{padding:.25rem .7rem;text-align:right;border-bottom:1px solid #dde3ea}
+table{border-collapse:collapse}.wide{overflow-x:auto;margin:.6rem 0}
+td,th{padding:.25rem .55rem;text-align:right;border-bottom:1px solid #dde3ea}
 td:first-child,th:first-child{text-align:left}th{font-weight:600;background:#f4f6f8}
 .verdict{padding:.6rem 1rem;border-radius:.4rem;font-weight:600;margin:1rem 0}
 .ok{background:#e3f2e6;color:#1e5b2a}.bad{background:#fbe4e0;color:#8c2415}.plain{background:#eef2f6}
-.note{color:#5b6b7b}figure{display:inline-block;margin:0 .8rem .8rem 0;text-align:center}
+.note{color:#5b6b7b}figure{display:inline-block;margin:0 .8rem .8rem 0;text-align:center;vertical-align:top}
 figure img{width:112px;height:112px;image-rendering:pixelated;border:1px solid #ccd4dd;display:block}
 figcaption{font-size:.8rem;color:#41505f;max-width:112px}.pair{display:inline-flex;gap:4px}
 details{margin:.4rem 0}
@@ -68,7 +68,7 @@ def _verdict(report: Report) -> str:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     cells = "".join(f"<th>{escape(h)}</th>" for h in head)
     body = "".join("<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for row in rows)
-    return f"<table><tr>{cells}</tr>{body}</table>"
+    return f"<div class=wide><table><tr>{cells}</tr>{body}</table></div>"
 
 
 def _models(report: Report) -> str:
