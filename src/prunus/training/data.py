@@ -138,7 +138,7 @@ def _npz(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
             if missing := {"x", "y"} - set(file.files):
                 raise TrainingError(f"{path}: no array {min(missing)!r}; it has {', '.join(file.files) or 'none'}")
             x, y = file["x"], file["y"]
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise TrainingError(f"{path}: {getattr(error, 'strerror', None) or 'not an npz'}") from error
     if not x.ndim or not y.ndim or len(x) != len(y):
         raise TrainingError(
@@ -151,7 +151,8 @@ def _npz(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
             raise TrainingError(f"{path}: {name} has values that aren't finite")
     if y.dtype.kind in "iu" and y.size and y.min() < 0:
         raise TrainingError(f"{path}: y has a label {y.min()}, expected 0 and above")
-    return x, y if y.dtype.kind == "f" else y.astype(np.int64)
+    x = x.astype(x.dtype.newbyteorder("="), copy=False)  # torch takes no other
+    return x, y.astype(y.dtype.newbyteorder("="), copy=False) if y.dtype.kind == "f" else y.astype(np.int64)
 
 
 def _folder(path: Path) -> tuple[list[Path], NDArray[np.int64], tuple[str, ...]]:
