@@ -12,6 +12,7 @@ from prunus.audit.data import Labelled, split
 from prunus.audit.objective import Objective
 from prunus.audit.page import page
 from prunus.audit.report import Report, rate
+from prunus.audit.tasks import Source
 from prunus.audit.victims import Victim, of_module
 from prunus.errors import AuditError
 from tests.audit.toy import Backdoored, images, trained
@@ -90,6 +91,38 @@ def test_what_is_done_is_kept_where_a_model_fails(networks: tuple[torch.nn.Modul
         audit(victims, DATA, PLAN, lambda r, e: kept.append(r))
     assert [len(r.models) for r in kept] == [1, 1]
     assert "b: its gradient" in kept[-1].failure and not kept[-1].passes
+
+
+def test_a_model_that_fails_on_perturbations_of_another_leaves_a_report(
+    networks: tuple[torch.nn.Module, torch.nn.Module],
+) -> None:
+    class Delicate(torch.nn.Module):
+        """Answers nothing sensible where many pixels are cut."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            good: torch.Tensor = networks[0](x)
+            return good / (float(limit) > (x == 0).flatten(1).float().mean(1, keepdim=True)).float()
+
+    limit = 1.1
+    plan = replace(PLAN, attacks=("pgd",), factors=(1.0,))
+    kept: list[Report] = []
+    second = of_module(Delicate(), (1, 8, 8), "b")
+
+    def keep(report: Report, _: Evidence) -> None:
+        nonlocal limit
+        kept.append(report)
+        limit = 0.0  # from now on
+
+    with pytest.raises(AuditError, match="b: it answers"):
+        audit([of_module(networks[0], (1, 8, 8), "a"), second], DATA, plan, keep)
+    assert [[m.name for m in r.models] for r in kept] == [["a"], ["a"]] and "b: it answers" in kept[-1].failure
+
+
+def test_a_target_that_all_images_are_of_says_nothing(networks: tuple[torch.nn.Module, torch.nn.Module]) -> None:
+    own = DATA.source.y == 1
+    data = Labelled(Source("ones", DATA.source.x[own], DATA.source.y[own]))
+    with pytest.raises(AuditError, match="no image of a class other than 1"):
+        audit([of_module(networks[0], (1, 8, 8))], data, replace(PLAN, objective=Objective(target=1)))
 
 
 @pytest.mark.parametrize(

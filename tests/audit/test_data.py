@@ -77,6 +77,38 @@ def test_refused(arrays: dict[str, Any], said: str, tmp_path: Path, victim: Vict
         read_labelled(str(tmp_path / "d.npz"), (victim,))
 
 
+def test_other_byte_orders(tmp_path: Path, victim: Victim) -> None:
+    x = np.random.default_rng(0).random((3, 1, 8, 8), np.float32)
+    np.savez(tmp_path / "d.npz", x=x.astype(">f4"), y=np.arange(3, dtype=">i8"))
+    found = read_labelled(str(tmp_path / "d.npz"), (victim,)).source
+    np.testing.assert_array_equal(found.x.numpy(), x)
+    assert found.y.tolist() == [0, 1, 2]
+
+
+def test_an_empty_file_is_named(tmp_path: Path, victim: Victim) -> None:
+    (tmp_path / "d.npz").touch()
+    with pytest.raises(TrainingError, match=r"d\.npz: not an npz"):
+        read_labelled(str(tmp_path / "d.npz"), (victim,))
+
+
+def test_a_loader_s_odd_values_are_its_own(tmp_path: Path, victim: Victim, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("odd.py").write_text("import torch\ndef pairs():\n    return [(torch.ones(1, 8, 8) * float('nan'), 0)]\n")
+    with pytest.raises(AuditError, match=r"odd\.py:pairs: x has values that aren't finite"):
+        read_labelled("odd.py:pairs", (victim,))
+
+
+def test_scales_are_of_the_networks_channels(tmp_path: Path, victim: Victim) -> None:
+    with pytest.raises(AuditError, match=r"--mean has 3 numbers, and the networks take \[1, 8, 8\]"):
+        read_labelled(str(folder(tmp_path / "images")), (victim,), Scaling((1.0, 2.0, 3.0)))
+
+
+def test_fewer_images_are_of_all_classes_where_these_take_turns(tmp_path: Path, victim: Victim) -> None:
+    write_npz(tmp_path / "d.npz", 160)
+    counts = read_labelled(str(tmp_path / "d.npz"), (victim,), most=40).source.y.bincount(minlength=4)
+    assert counts.sum() == 40 and counts.min() >= 3
+
+
 def test_networks_that_differ_are_refused(tmp_path: Path, victim: Victim) -> None:
     write_npz(tmp_path / "d.npz", 8)
     other = of_module(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(81, 4)), (1, 9, 9), "other")

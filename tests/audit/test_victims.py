@@ -80,6 +80,16 @@ def test_refused(tmp_path: Path) -> None:
         open_victim(path)
     with pytest.raises(AuditError, match=r"answers 2 inputs with \[2, 1\], expected logits"):
         of_module(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 1)), (4,))
+    with pytest.raises(AuditError, match=r"answers 2 inputs with \[2, 3, 8, 8\], expected logits"):
+        of_module(torch.nn.Conv2d(1, 3, 1), (1, 8, 8))  # classes of pixels
+    whole = save(tmp_path / "whole.onnx", [add], {"a": [1, 4], "y": [1, 4]}, ["y"])
+    model = onnx.load(whole)
+    model.graph.node[0].input[1] = "a"
+    for port in (*model.graph.input, *model.graph.output):
+        port.type.tensor_type.elem_type = TensorProto.INT64
+    onnx.save(model, whole)
+    with pytest.raises(AuditError, match=r"whole\.onnx: input 'a' is .*int64.*, expected"):
+        open_victim(whole, 1, True)
     with pytest.raises(AuditError, match=r"net: doesn't take inputs of \[5\]"):
         of_module(torch.nn.Linear(4, 3), (5,), "net")
     endless = of_module(torch.nn.Linear(4, 3), (4,), "net")

@@ -6,6 +6,7 @@ perturbations are tried on all networks, so that one without gradients is judged
 
 import io
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
@@ -24,7 +25,7 @@ from prunus.audit.problem import Attack, Problem, Queries
 from prunus.audit.report import ClassRow, Difference, ModelReport, Point, Rate, Report, Z, notes_on, rate
 from prunus.audit.tasks import Source
 from prunus.audit.victims import Victim
-from prunus.errors import AuditError, PrunusError
+from prunus.errors import AuditError, PrunusError, PrunusWarning
 
 Progress = Callable[[str], None]
 FACTORS = (0.25, 0.5, 1.0, 1.5, 2.0)  # of eps, for the curve
@@ -94,22 +95,28 @@ def audit(
 
     Raises AuditError: too few images, an unknown attack, a network whose gradients aren't finite or that answers no
     image rightly; the report with the reason was handed to `keep` before. PrunusError: as sessions do.
+    Warns (PrunusWarning): of data outside of the range.
     """
     attacks = _attacks(plan)
     if plan.objective.target is not None and not 0 <= plan.objective.target < victims[0].classes:
         raise AuditError(f"target {plan.objective.target}: expected a class, 0 to {victims[0].classes - 1}")
+    if plan.objective.target is not None and "deepfool" in attacks:
+        raise AuditError("deepfool has no target class, expected other attacks with a target")
     if names := [v.name for i, v in enumerate(victims) if v.name in [w.name for w in victims[:i]]]:
         raise AuditError(f"{names[0]}: given twice, expected models of different names")
     work = _Work(split(data.source, plan.shots, plan.seed, plan.fit), data, plan, attacks, progress)
+    if work.outside:
+        warnings.warn(work.outside, PrunusWarning, stacklevel=2)
     report = work.report()
-    for victim in victims:
+    for i, victim in enumerate(victims, 1):
         try:
             work.attack(victim)
         except PrunusError as error:
             if work.done:
                 keep(work.report(str(error)), work.evidence())
             raise
-        report = work.report()
+        left = ", ".join(other.name for other in victims[i:])  # whatever stops us next, this report says so
+        report = work.report(f"{left}: not audited" if left else "")
         keep(report, work.evidence())
     return report
 
@@ -137,6 +144,7 @@ class _Work:
     ) -> None:
         self.parts, self.data, self.plan, self.attacks, self.progress = parts, data, plan, attacks, progress
         self.began = time.perf_counter()
+        self.outside = _outside(data.source.x, plan.ball)
         self.done: list[Victim] = []
         self.seconds: dict[str, float] = {}
         self.spent: dict[str, tuple[int, int]] = {}  # answers and gradients taken to attack
@@ -150,19 +158,26 @@ class _Work:
         clean = victim.classify(self.parts.judge.x)
         if not bool((clean == self.parts.judge.y).any()):
             raise AuditError(f"{victim.name}: answers no image rightly: are the images scaled as it takes them?")
+        target = plan.objective.target
+        if target is not None and not bool(((clean == self.parts.judge.y) & (clean != target)).any()):
+            raise AuditError(f"{victim.name}: answers no image of a class other than {target}, the target, rightly")
         before = (victim.meter.images, victim.meter.gradients)
         found = self._strongest(victim)
-        self.spent[victim.name] = (victim.meter.images - before[0], victim.meter.gradients - before[1])
-        self.clean[victim.name] = clean
-        self.done.append(victim)
-        self.made += found
-        for model in self.done:
-            for i, made in enumerate(self.made):
+        spent = (victim.meter.images - before[0], victim.meter.gradients - before[1])
+        made = [*self.made, *found]
+        fooled = {(victim.name, -1): self._random(victim)}
+        for model in (*self.done, victim):
+            for i, one in enumerate(made):
                 if (model.name, i) not in self.fooled:
-                    self.progress(f"{model.name}: perturbations of {made.model}")
-                    ball = plan.ball.scaled(made.factor)
-                    moved = ball.add(self.parts.judge.x[None], made.delta[None])[0]
-                    self.fooled[model.name, i] = model.classify(moved)
+                    self.progress(f"{model.name}: perturbations of {one.model}")
+                    ball = plan.ball.scaled(one.factor)
+                    moved = ball.add(self.parts.judge.x[None], one.delta[None])[0]
+                    fooled[model.name, i] = model.classify(moved)
+        # only now: what a report is made from is of whole models, wherever one of them fails
+        self.spent[victim.name], self.clean[victim.name] = spent, clean
+        self.fooled |= fooled
+        self.made = made
+        self.done.append(victim)
         self.seconds[victim.name] = time.perf_counter() - start
 
     def _strongest(self, victim: Victim) -> list[Made]:
@@ -251,7 +266,8 @@ class _Work:
         ball = plan.ball
         return Report(
             self.data.source.name, ball.norm, ball.eps, ball.low, ball.high, plan.objective.target, plan.gate,
-            len(parts.fit.y), len(parts.choose.y), len(parts.judge.y), models, transfer, notes_on(models),
+            len(parts.fit.y), len(parts.choose.y), len(parts.judge.y), models, transfer,
+            ((self.outside,) if self.outside else ()) + notes_on(models),
             time.perf_counter() - self.began, failure,
         )  # fmt: skip
 
@@ -273,13 +289,14 @@ class _Work:
         )  # fmt: skip
 
     def _floor(self, victim: Victim) -> Rate:
-        key = (victim.name, -1)
-        if key not in self.fooled:
-            problem = Problem(victim, self.parts.judge.x[None], self.parts.judge.y[None], self.plan.ball)
-            delta = ATTACKS["random"](problem, 1)[0]
-            self.fooled[key] = victim.classify(self.plan.ball.add(problem.x, delta)[0])
         counts, fooled = self.hits(victim.name, -1)
         return rate(int(fooled.sum()), int(counts.sum()))
+
+    def _random(self, victim: Victim) -> Tensor:
+        """Its answers to random signs."""
+        problem = Problem(victim, self.parts.judge.x[None], self.parts.judge.y[None], self.plan.ball)
+        delta = ATTACKS["random"](problem, 1)[0]
+        return victim.classify(self.plan.ball.add(problem.x, delta)[0])
 
     def _classes(self, model: str, i: int) -> tuple[ClassRow, ...]:
         counts, fooled = self.hits(model, i)
@@ -317,6 +334,18 @@ class _Work:
             {name: self.made[i].delta for name, i in found.items()},
             {name: torch.stack([self.clean[name], self.fooled[name, i]]) for name, i in found.items()},
         )  # fmt: skip
+
+
+def _outside(x: Tensor, ball: Ball) -> str:
+    """What to say of images that aren't within the range: there perturbations have half of their effect."""
+    slack = 1e-3 * (ball.high - ball.low)
+    share = float(((x < ball.low - slack) | (x > ball.high + slack)).float().mean())
+    if share < 1e-3:
+        return ""
+    return (
+        f"{share:.1%} of the values of the data aren't in the range {ball.low:g},{ball.high:g}, where perturbations "
+        f"are cut: the data are from {float(x.min()):.4g} to {float(x.max()):.4g}"
+    )
 
 
 def without_gradients(victim: Victim) -> Victim:

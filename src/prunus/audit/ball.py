@@ -24,10 +24,10 @@ class Ball:
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
             raise AuditError(f"norm {self.norm!r}: expected one of {', '.join(NORMS)}")
-        if not self.eps > 0:
-            raise AuditError(f"eps {self.eps:g}: expected a number above 0")
-        if not self.low < self.high:
-            raise AuditError(f"range {self.low:g},{self.high:g}: expected the lower one first")
+        if not 0 < self.eps < float("inf"):
+            raise AuditError(f"eps {self.eps:g}: expected a finite number above 0")
+        if not float("-inf") < self.low < self.high < float("inf"):
+            raise AuditError(f"range {self.low:g},{self.high:g}: expected finite numbers, the lower one first")
 
     def scaled(self, factor: float) -> "Ball":
         """With `factor` times the eps."""

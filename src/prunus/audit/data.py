@@ -1,6 +1,7 @@
 """Images and labels to audit with, checked against the network: of the size that it takes, labels that it has."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import final
 
@@ -38,12 +39,14 @@ def read_labelled(
     TrainingError: no such data.
     """
     shape, classes = _common(victims)
+    _check_channels(scaling or Scaling(), shape, where)
     if not resize and Path(where).is_dir():
         _check_sizes(Path(where), shape)
     samples, names = read_samples(where, "--data", shape if Path(where).is_dir() else None, scaling or Scaling())
     n = len(samples)
-    chosen = list(range(n)) if most is None or most >= n else [i * n // most for i in range(most)]
-    x, y = samples.take(chosen)
+    x, y = samples.take(list(range(n)) if most is None or most >= n else _selection(n, most))
+    if not bool(torch.isfinite(x).all()):
+        raise AuditError(f"{where}: x has values that aren't finite")
     return Labelled(Source(Path(where).name, _fitting(x, shape, where, resize), _labels(y, x, classes, where)), names)
 
 
@@ -56,6 +59,20 @@ def _common(victims: tuple[Victim, ...]) -> tuple[tuple[int, ...], int]:
                 f"and {first.classes} as {first.name}"
             )
     return first.shape, first.classes
+
+
+def _selection(n: int, most: int) -> list[int]:
+    """One of each of `most` stretches, at random: fair to data sorted by class and to classes that take turns."""
+    chance = torch.Generator().manual_seed(0)
+    edges = [i * n // most for i in range(most + 1)]
+    return [int(torch.randint(a, b, (), generator=chance)) for a, b in pairwise(edges)]
+
+
+def _check_channels(scaling: Scaling, shape: tuple[int, ...], where: str) -> None:
+    channels = shape[0] if len(shape) == 3 and shape[0] in (1, 3) else shape[-1]
+    for option, numbers in (("--mean", scaling.mean), ("--std", scaling.std)):
+        if len(numbers) not in (1, channels):
+            raise AuditError(f"{where}: {option} has {len(numbers)} numbers, and the networks take {list(shape)}")
 
 
 def _check_sizes(folder: Path, shape: tuple[int, ...]) -> None:

@@ -80,7 +80,7 @@ def of_module(module: nn.Module, shape: tuple[int, ...], name: str = "model", ba
     return _checked(name, lambda x: copy(x), shape, True, batch)
 
 
-def of_onnx(path: Path) -> Victim:
+def of_onnx(path: Path, name: str | None = None) -> Victim:
     """An ONNX file as a differentiable victim.
 
     Raises UnsupportedError: an operator has no gradient here; `of_session` may do. ModelError: not such a file.
@@ -97,7 +97,7 @@ def of_onnx(path: Path) -> Victim:
         )
     first, *shape = graph.values[graph.inputs[0]].shape
     module = to_module(graph)
-    return of_module(module, tuple(shape), path.name, None if graph.batch else first)
+    return of_module(module, tuple(shape), name or path.name, None if graph.batch else first)
 
 
 def of_session(session: Any, name: str) -> Victim:
@@ -111,6 +111,8 @@ def of_session(session: Any, name: str) -> Victim:
             f"{name}: {len(ports)} inputs and {len(outputs)} outputs, expected one of each: images to classes"
         )
     port = ports[0]
+    if port.type != "tensor(float)":
+        raise AuditError(f"{name}: input {port.name!r} is {port.type}, expected tensor(float)")
     first, *shape = port.shape
     if not all(isinstance(n, int) for n in shape):
         raise AuditError(f"{name}: input {port.name!r} is {list(port.shape)}, expected sizes but for the first")
@@ -122,8 +124,9 @@ def of_session(session: Any, name: str) -> Victim:
     return _checked(name, answers, tuple(shape), False, first if isinstance(first, int) else None)
 
 
-def open_victim(path: Path, threads: int | None = None, black_box: bool = False) -> Victim:
-    """The victim of a file: artefacts, and all where `black_box`, by a session; ONNX files with gradients.
+def open_victim(path: Path, threads: int | None = None, black_box: bool = False, name: str | None = None) -> Victim:
+    """The victim of a file: artefacts, and all where `black_box`, by a session; ONNX files with gradients. name: None
+    for the file's.
 
     Raises UnsupportedError: an ONNX file without gradients; says how to attack it all the same. PrunusError: as reading
     and compiling.
@@ -131,13 +134,13 @@ def open_victim(path: Path, threads: int | None = None, black_box: bool = False)
     if path.suffix == ".prunus":
         from prunus.runtime.session import load
 
-        return of_session(load(path, threads), path.name)
+        return of_session(load(path, threads), name or path.name)
     if black_box:
         from prunus.compiler.compile import compile
 
-        return of_session(compile(path, threads=threads, tune="off"), path.name)
+        return of_session(compile(path, threads=threads, tune="off"), name or path.name)
     try:
-        return of_onnx(path)
+        return of_onnx(path, name)
     except UnsupportedError as error:
         raise UnsupportedError(f"{path}: no gradients: {error}; with --black-box it is attacked by queries") from error
 
@@ -153,7 +156,10 @@ def _checked(name: str, answers: Answers, shape: tuple[int, ...], differentiable
             found = answers(torch.zeros(batch or 2, *shape))
     except RuntimeError as error:
         raise AuditError(f"{name}: doesn't take inputs of {list(shape)}: {str(error).splitlines()[0]}") from error
-    if not isinstance(found, Tensor) or found.ndim < 2 or found.shape[0] != (batch or 2) or found[0].numel() < 2:
+    if (
+        not isinstance(found, Tensor) or found.ndim < 2 or found.shape[0] != (batch or 2) or found[0].numel() < 2
+        or max(found.shape[1:]) != found[0].numel()
+    ):  # fmt: skip
         shown = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise AuditError(f"{name}: answers {batch or 2} inputs with {shown}, expected logits [{batch or 2}, classes]")
     classes = found[0].numel()

@@ -36,6 +36,25 @@ def write_atomically(path: Path | str, data: Buffer | Iterable[Buffer]) -> None:
         raise OutputError(f"{path}: can't be written: {error.strerror or error}") from error
 
 
+def check_writable(path: Path | str) -> None:
+    """Fail before long work where `write_atomically` would fail after it, as far as can be told; writes nothing.
+
+    Raises OutputError: the path is a folder, its folder is missing, or either can't be written.
+    """
+    try:
+        target = Path(path).resolve()
+        if target.is_dir():
+            raise OutputError(f"{path}: is a folder, expected a file")
+        if not target.parent.is_dir():
+            raise FileNotFoundError(2, "No such file or directory")
+        if not os.access(target if target.exists() else target.parent, os.W_OK):
+            raise PermissionError(13, "Permission denied")
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{path}: can't be written: {error.strerror or error}") from error
+
+
 def _write_beside(target: Path, buffers: Iterable[Buffer]) -> None:
     """Write to a new file in the folder of `target` and rename it to `target`."""
     mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()
