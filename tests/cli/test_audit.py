@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from prunus.cli.audit import parse_number, parse_range
-from prunus.cli.main import BAD_INPUT, DONE, NO, run
+from prunus.audit.victims import Victim
+from prunus.cli.audit import distinct, parse_number, parse_range
+from prunus.cli.main import BAD_INPUT, DONE, INTERRUPTED, NO, run
 from prunus.training.export import export_onnx
 from tests.audit.toy import Backdoored, trained, write_npz
 
@@ -85,7 +86,12 @@ def test_onnx_by_queries(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
     [
         (["plain.onnx", "--eps", "big"], "--eps 'big': expected a number or a fraction"),
         (["plain.onnx", "--eps", "1/0"], "--eps '1/0'"),
-        (["plain.onnx", "--eps", "-1"], "eps -1: expected a number above 0"),
+        (["plain.onnx", "--eps", "inf"], "eps inf: expected a finite number"),
+        (["plain.onnx", "--eps", "1" + "0" * 400 + "/1"], "--eps '1"),
+        (["plain.onnx", "--eps", "0.1", "--range", "0,inf"], "range 0,inf: expected finite"),
+        (["plain.onnx", "--eps", "0.1", "--seed", str(10**20)], "--seed"),
+        (["plain.onnx", "--eps", "0.1", "--attacks", "pgd,deepfool", "--target", "1"], "error: deepfool has no target"),
+        (["plain.onnx", "--eps", "-1"], "eps -1: expected a finite number above 0"),
         (["plain.onnx", "--eps", "0.1", "--range", "1,0"], "range 1,0"),
         (["plain.onnx", "--eps", "0.1", "--range", "1"], "--range '1': expected LO,HI"),
         (["plain.onnx", "--eps", "0.1", "--norm", "l3"], "--norm 'l3'"),
@@ -104,6 +110,55 @@ def test_refused(arguments: list[str], said: str, folder: Path, capsys: pytest.C
     assert run(["audit", *QUICK, *arguments, "-q"]) == BAD_INPUT
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and said in lines[0], lines
+
+
+def test_files_of_one_name_are_told_apart(folder: Path) -> None:
+    for name in ("plain", "weak"):
+        (folder / name).mkdir()
+        (folder / name / "model.onnx").symlink_to((folder / f"{name}.onnx").resolve())
+    command = ["audit", "plain/model.onnx", "weak/model.onnx", *QUICK, "--eps", "0.1", "--json", "a.json", "-q"]
+    assert run([*command, "--perturbations", "d.npz"]) == DONE
+    names = ["plain/model.onnx", "weak/model.onnx"]
+    assert [m["name"] for m in json.loads((folder / "a.json").read_text())["models"]] == names
+    with np.load("d.npz") as arrays:
+        assert set(arrays.files) == set(names)
+    assert distinct([Path("a.onnx"), Path("./a.onnx"), Path("b.onnx")]) == ["a.onnx", "a.onnx", "b.onnx"]
+
+
+@pytest.mark.parametrize("option", ["-o", "--json", "--perturbations"])
+def test_where_nothing_can_be_written_nothing_is_done(option: str, folder: Path) -> None:
+    assert run(["audit", "plain.onnx", *QUICK, "--eps", "0.1", "-q", option, "no/such"]) == BAD_INPUT
+    assert not (folder / "audit.html").exists()
+
+
+@pytest.mark.parametrize("where", ["a.json", "-"])
+def test_stopped_by_the_user(
+    where: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    classify = Victim.classify
+
+    def stopping(victim: Victim, x: torch.Tensor) -> torch.Tensor:
+        if victim.name == "weak.onnx":
+            raise KeyboardInterrupt
+        return classify(victim, x)
+
+    monkeypatch.setattr(Victim, "classify", stopping)
+    command = ["audit", "plain.onnx", "weak.onnx", *QUICK, "--eps", "0.01", "--gate", "1", "--json", where, "-q"]
+    assert run(command) == INTERRUPTED
+    text = capsys.readouterr().out if where == "-" else Path(where).read_text()
+    found = json.loads(text)
+    assert [m["name"] for m in found["models"]] == ["plain.onnx"]
+    assert found["passes"] is False and found["failure"] == "weak.onnx: not audited"
+    assert "Ended early: weak.onnx: not audited" in Path("audit.html").read_text()
+
+
+def test_data_outside_of_the_range(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with np.load("data.npz") as arrays:
+        np.savez("wide.npz", x=arrays["x"] - 0.5, y=arrays["y"])
+    run(["audit", "plain.onnx", *QUICK, "--data", "wide.npz", "--eps", "0.1", "--json", "a.json", "-q"])
+    said = capsys.readouterr().err
+    assert "% of the values of the data aren't in the range 0,1" in said and said.count("\n") == 1
+    assert "aren't in the range" in json.loads(Path("a.json").read_text())["notes"][0]
 
 
 def test_numbers() -> None:

@@ -1,15 +1,16 @@
 """prunus audit: does one small pattern, added to any image, fool these networks, and some more than others?"""
 
+import os
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from prunus.cli.images import parse_scaling
 from prunus.cli.options import Bgr, Json, Mean, Quiet, Threads, Verbose
 from prunus.cli.output import Printer
-from prunus.runtime.atomic import write_atomically
+from prunus.runtime.atomic import check_writable, write_atomically
 
 if TYPE_CHECKING:
     from prunus.audit.audit import Evidence
@@ -71,7 +72,7 @@ def audit(
     mean: Mean = "0",
     std: Annotated[str, typer.Option("--std", "--scale", help="One number, or one per channel.")] = "255",
     bgr: Bgr = False,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of splits and directions.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**62, help="Of splits and directions.")] = 0,
     threads: Threads = None,
     json: Json = None,
     quiet: Quiet = False,
@@ -95,22 +96,31 @@ def audit(
         ball, gate, shots, fit, steps, names, objective=Objective(target=target), queries=queries, seed=seed,
         optimiser=load(optimiser) if optimiser is not None else None,
     )  # fmt: skip
+    for path in (output, perturbations, Path(json) if json not in (None, "-") else None):
+        if path is not None:
+            check_writable(path)
     limit_threads(threads)
+    latest: list[dict[str, Any]] = []
 
     def keep(report: "Report", evidence: "Evidence") -> None:
         write_atomically(output, page(report, evidence, bgr).encode())
         if perturbations is not None:
             write_atomically(perturbations, evidence.archive())
-        if report.failure or len(report.models) == len(models) or json != "-":
-            printer.write_json({"output": str(output), "passes": report.passes, **vars(report)})
+        latest[:] = [{"output": str(output), "passes": report.passes, **vars(report)}]
+        if json != "-":
+            printer.write_json(latest[0])
 
-    with printer.progress("audit") as step:
-        victims = []
-        for model in models:
-            step(f"opening {model.name}")
-            victims.append(open_victim(model, threads, black_box))
-        labelled = read_labelled(data, tuple(victims), parse_scaling(mean, std, bgr), resize, images)
-        report = run_audit(victims, labelled, plan, keep, step)
+    try:
+        with printer.progress("audit") as step:
+            victims = []
+            for model, name in zip(models, distinct(models), strict=True):
+                step(f"opening {name}")
+                victims.append(open_victim(model, threads, black_box, name))
+            labelled = read_labelled(data, tuple(victims), parse_scaling(mean, std, bgr), resize, images)
+            report = run_audit(victims, labelled, plan, keep, step)
+    finally:  # stdout gets one report, the last one, also where a model fails or the user stops
+        if json == "-" and latest:
+            printer.write_json(latest[0])
     _show(printer, report, output)
     if not report.passes:
         raise typer.Exit(1)
@@ -146,6 +156,18 @@ def _show(printer: Printer, report: "Report", output: Path) -> None:
     printer.line(f"{output}: written")
 
 
+def distinct(paths: list[Path]) -> list[str]:
+    """Names for files: theirs, and where some have the same one with as many folders as tell them apart."""
+    whole = [Path(os.path.abspath(path)).parts for path in paths]
+    found = []
+    for path, parts in zip(paths, whole, strict=True):
+        others = [other for other in whole if other != parts]
+        ends = (n for n in range(1, len(parts) + 1) if all(other[-n:] != parts[-n:] for other in others))
+        n = next(ends, 1)
+        found.append(path.name if n == 1 else "/".join(parts[-n:]))
+    return found
+
+
 def parse_number(option: str, text: str) -> float:
     """0.03 of "0.03", "3/100" and "8/255"'s 0.0314.
 
@@ -153,7 +175,7 @@ def parse_number(option: str, text: str) -> float:
     """
     try:
         return float(Fraction(text.strip())) if "/" in text else float(text)
-    except (ValueError, ZeroDivisionError) as error:
+    except (ValueError, ArithmeticError) as error:
         raise typer.BadParameter(f"{option} {text!r}: expected a number or a fraction, as 0.03 or 8/255") from error
 
 
