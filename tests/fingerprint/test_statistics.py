@@ -67,6 +67,12 @@ def test_area_is_mann_whitneys(a: list[int], b: list[int]) -> None:
     assert np.trapezoid(true, false) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("rate", "alpha"), [(0.1, 0.001), (0.1, 0.01), (0.01, 1e-6), (0.5, 1e-3), (0.999, 0.05)])
+def test_fewest_is_the_fewest(rate: float, alpha: float) -> None:
+    n = s.fewest(rate, alpha)
+    assert s.threshold(n, rate, alpha) == n and (n == 1 or s.threshold(n - 1, rate, alpha) is None)
+
+
 def test_null_rate() -> None:
     assert s.null_rate([], 100, 10) == s.ASSUMED_RATE
     assert s.null_rate([3, 12, 5], 100, 10) == pytest.approx(0.1872, abs=1e-4)
@@ -85,6 +91,8 @@ def test_spread_lies_between() -> None:
     p = s.p_beta_binomial(45, 100, null)
     assert p is not None and s.p_binomial(45, 100, float(np.mean(null)) / 100) < p < s.p_rank(45, null)
     assert s.p_beta_binomial(45, 100, [1, 2]) is None
+    small = s.p_beta_binomial(90, 100, [5] * 5)  # not 0
+    assert small is not None and s.p_binomial(90, 100, 0.05) < small < 1e-60
     even = s.p_beta_binomial(25, 100, [10, 10, 11, 9, 10, 10])
     assert even == pytest.approx(s.p_binomial(25, 100, 0.1), rel=0.5)
 

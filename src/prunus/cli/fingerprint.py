@@ -12,7 +12,7 @@ from prunus.cli.images import parse_scaling
 from prunus.cli.main import NO
 from prunus.cli.options import Bgr, InputShape, Json, Mean, OnnxModel, Quiet, Std, Threads, Verbose, parse_shapes
 from prunus.cli.output import Printer
-from prunus.errors import PrunusWarning
+from prunus.errors import OutputError, PrunusWarning
 
 if TYPE_CHECKING:
     from prunus.fingerprint.answers import Answers
@@ -86,6 +86,8 @@ def make(
     printer, shapes = Printer(quiet, json), parse_shapes(input_shape) or {}
     wishes = {"eps": eps, "steps": steps, "noise": noise, "draws": draws, "draw": draw, "cutoff": cutoff}
     method = method_of(kind, **wishes)
+    if output.is_dir() or not output.absolute().parent.is_dir():
+        raise OutputError(f"{output}: can't be written: {'is a folder' if output.is_dir() else 'no such folder'}")
     use_threads(threads)
     owner = owner_of_file(model, shapes)
     domain = _domain(owner.shape, mean, std, bgr, bounds)
@@ -108,8 +110,8 @@ def make(
     needed = threshold(examples, rate, made.alpha)
     if needed is None:
         warnings.warn(
-            f"{output}: at a null rate of {rate:.3f} not even {examples} matches of {examples} show anything: take a "
-            "smaller --eps or more --examples",
+            f"{output}: at a null rate of {rate:.3f} not even {examples} matches of {examples} show anything: take "
+            + ("a smaller --eps or more --examples" if made.null else "more --examples, or some --null models"),
             PrunusWarning,
             stacklevel=1,
         )
@@ -177,35 +179,46 @@ def verify(
     from prunus.fingerprint.answers import ask
     from prunus.fingerprint.commitment import check_commitment, read_commitment
     from prunus.fingerprint.file import NullModel, read_fingerprint
-    from prunus.fingerprint.suspects import match_count
+    from prunus.fingerprint.suspects import check_null, match_count
     from prunus.fingerprint.verdict import check_size, judge
 
-    printer, owner = Printer(quiet, json), read_fingerprint(source)
+    printer, owner, published = Printer(quiet, json), read_fingerprint(source), None
     if commitment is not None:
-        check_commitment(read_commitment(commitment), owner, str(commitment), seen)
+        published = read_commitment(commitment)
+        check_commitment(published, owner, str(commitment), seen)
     elif seen is not None:
         raise typer.BadParameter("--seen needs --commitment")
     if alpha is not None and not 0 < alpha < 1:
         raise typer.BadParameter(f"--alpha {alpha:g}: expected above 0 and below 1")
     check_size(owner, owner.null, alpha, len(suspect))
 
+    opened = {text: _open(text, engine, threads) for text in (*(null or ()), *suspect)}
+    for text, (model, _) in opened.items():  # all of them before the first is asked
+        model.check(owner.shape, owner.classes)
+        if text in (null or ()):
+            check_null(model, owner.model)
     found: list[Evidence] = []
     with printer.progress("verify") as step:
 
-        def answers_of(text: str) -> "tuple[str, str, Answers]":
-            opened, failures = _open(text, engine, threads)
+        def answers_of(text: str) -> "Answers":
+            model, failures = opened[text]
             keep = Path(f"{source}.{hashlib.sha256(text.encode()).hexdigest()[:8]}.answers") if "://" in text else None
-            return opened.name, opened.digest, ask(opened, owner, keep, failures, step)
+            return ask(model, owner, keep, failures, step)
 
         more = []
         for text in null or ():
-            name, digest, answers = answers_of(text)
-            more.append(NullModel(name, digest, match_count(answers.labels, owner.targets)))
+            model = opened[text][0]
+            more.append(NullModel(model.name, model.digest, match_count(answers_of(text).labels, owner.targets)))
         for text in suspect:
-            name, _, answers = answers_of(text)
-            found.append(judge(owner, name, answers, more, alpha, len(suspect)))
+            found.append(judge(owner, opened[text][0].name, answers_of(text), more, alpha, len(suspect)))
     _print_evidence(printer, found, commitment)
-    printer.write_json({"evidence": found, "committed": commitment is not None})
+    if published is not None:
+        signer = f"signed by {published.public_key}" if published.public_key else "not signed: it says not whose it is"
+        printer.line(f"{commitment}: of {published.time}, as the owner says; {signer}")
+    if owner.origin == "images":
+        printer.line("examples start from pictures that the owner chose, not from noise that follows from the secret")
+    signed_by = None if published is None else published.public_key
+    printer.write_json({"evidence": found, "committed": commitment is not None, "signed_by": signed_by})
     if not all(evidence.shown for evidence in found):
         raise typer.Exit(NO)
 

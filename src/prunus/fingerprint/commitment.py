@@ -62,7 +62,7 @@ def read_commitment(path: Path) -> Commitment:
         found = json.loads(path.read_text())
     except OSError as error:
         raise FingerprintError(f"{path}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FingerprintError(f"{path}: not JSON, expected a commitment") from error
     if not isinstance(found, dict):
         raise FingerprintError(f"{path}: found a {type(found).__name__}, expected an object")
@@ -94,8 +94,16 @@ def check_commitment(
             f"{where}: hash: found {commitment.hash[:16]}, expected {expected[:16]}: it is to another fingerprint, or "
             "one of the two was altered"
         )
-    if before is not None and when >= before.astimezone(UTC):
-        seen = before.astimezone(UTC).isoformat(timespec="seconds")
+    if before is None:
+        return
+    try:
+        before = before.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise FingerprintError(
+            f"{where}: time: found {before} as that of the suspect, expected a later year"
+        ) from error
+    if when >= before:
+        seen = before.isoformat(timespec="seconds")
         raise FingerprintError(
             f"{where}: time: found {commitment.time}, expected before {seen}, when the suspect was seen"
         )
@@ -114,7 +122,10 @@ def _time(text: str, where: str) -> datetime:
         found = datetime.fromisoformat(text)
     except ValueError as error:
         raise FingerprintError(f"{where}: time: found {text!r:.80}, expected ISO 8601") from error
-    return found.replace(tzinfo=found.tzinfo or UTC).astimezone(UTC)
+    try:
+        return found.replace(tzinfo=found.tzinfo or UTC).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise FingerprintError(f"{where}: time: found {text!r:.80}, which isn't one") from error
 
 
 def _key(path: Path) -> "Ed25519PrivateKey":

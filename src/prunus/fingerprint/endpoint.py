@@ -41,7 +41,12 @@ class Endpoint:
 
         Raises SuspectError: no such address, not version 2, not one floating-point input. EndpointError: no answer.
         """
-        if urllib.parse.urlsplit(self.url).scheme not in ("http", "https") or "/v2/models/" not in self.url:
+        try:
+            parts = urllib.parse.urlsplit(self.url)
+            whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError as error:
+            raise SuspectError(f"{self.url}: {error}, expected {FORM}") from error
+        if not whole or "/v2/models/" not in parts.path:
             raise SuspectError(f"{self.url}: expected {FORM}")
         found = self._call("GET", "", None)
         inputs, outputs = found.get("inputs"), found.get("outputs")
@@ -51,9 +56,9 @@ class Endpoint:
         try:
             name, kind, shape = first["name"], first["datatype"], [int(n) for n in first["shape"]]
             output, result = last["name"], [int(n) for n in last["shape"]]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise SuspectError(f"{self.url}: metadata of inputs or outputs without name, datatype and shape") from error
-        if kind not in _FLOATS or not shape:
+        if not isinstance(kind, str) or kind not in _FLOATS or not shape:
             raise SuspectError(f"{self.url}: takes {kind}{shape}, expected batches of {', '.join(_FLOATS)}")
         fixed = shape[0] if shape[0] > 0 else None
         return Suspect(
@@ -81,7 +86,7 @@ class Endpoint:
         for wait in (*self.waits_s, None):
             try:
                 return self._request(verb, path, body)
-            except (OSError, http.client.HTTPException, json.JSONDecodeError) as error:
+            except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
                 self.failures += 1
                 reason = str(error) or type(error).__name__
             if wait is not None:
@@ -96,7 +101,8 @@ class Endpoint:
         connection = kind(parts.hostname or "", parts.port, timeout=self.timeout_s)
         try:
             text = None if body is None else json.dumps(body)
-            connection.request(verb, parts.path.rstrip("/") + path, text, {"Content-Type": "application/json"})
+            place = urllib.parse.quote(parts.path.rstrip("/") + path, safe="/%:@!$&'()*+,;=~")
+            connection.request(verb, place, text, {"Content-Type": "application/json"})
             answer = connection.getresponse()
             content = answer.read()
         finally:
@@ -118,7 +124,7 @@ def _tensor(url: str, found: dict[str, Any], output: str) -> NDArray[Any]:
         kind = tensor["datatype"]
         array = np.array(tensor["data"], np.float64 if kind in _FLOATS else np.int64)
         return array.reshape([int(n) for n in tensor["shape"]])
-    except (KeyError, TypeError, ValueError, StopIteration) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, StopIteration) as error:
         raise SuspectError(
             f"{url}: an answer without the output {output!r} as name, datatype, shape and data"
         ) from error

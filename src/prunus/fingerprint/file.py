@@ -5,11 +5,12 @@ So an altered file is refused by the name of what was altered, and what follows 
 
 import hashlib
 import json
+import math
 import struct
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Annotated, Any, Final, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,17 +94,17 @@ class _Header(BaseModel):
 
     name: str
     model: str = Field(pattern=_HEX)
-    shape: list[int] = Field(min_length=2, max_length=3)
+    shape: list[Annotated[int, Field(ge=1, le=2**31)]] = Field(min_length=2, max_length=3)
     low: list[float] = Field(min_length=1)
     high: list[float] = Field(min_length=1)
-    classes: int = Field(ge=2)
+    classes: int = Field(ge=2, le=2**31)
     method: dict[str, Any]
     secret: str = Field(pattern=_HEX)
     salt: str = Field(pattern=_HEX)
     created: str
     alpha: float = Field(gt=0, lt=1)
     first: list[int] = Field(min_length=1)
-    targets: list[int] = Field(min_length=1)
+    targets: list[Annotated[int, Field(ge=0, le=2**31)]] = Field(min_length=1)
     own: int = Field(ge=0)
     null: list[_Null]
     origin: str = Field(pattern="^(noise|images)$")
@@ -136,7 +137,7 @@ def read_fingerprint(path: Path) -> Fingerprint:
         raise FingerprintError(f"{path}: header: found {len(text)} bytes, expected {length}: the file is cut off")
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FingerprintError(f"{path}: header: not JSON: it was altered") from error
     if not isinstance(found, dict):
         raise FingerprintError(f"{path}: header: found a {type(found).__name__}, expected an object")
@@ -153,7 +154,7 @@ def _checked(path: Path, found: dict[str, Any], blob: bytes) -> Fingerprint:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "header"
         raise FingerprintError(f"{path}: {field}: found {first['input']!r:.80}: {first['msg']}") from error
-    size = len(header.targets) * int(np.prod(header.shape))
+    size = len(header.targets) * math.prod(header.shape)
     expected = size * (2 if header.origin == "images" else 1)
     if len(blob) != expected:
         raise FingerprintError(f"{path}: examples: found {len(blob)} bytes, expected {expected}")
@@ -197,6 +198,8 @@ def _check_choice(path: Path, made: Fingerprint) -> None:
     assert len(made.secret) == N_BYTES
     if len(made.first) != n:
         raise FingerprintError(f"{path}: first: found {len(made.first)} labels, expected {n}")
+    if wrong := [label for label in made.first if not 0 <= label < made.classes]:
+        raise FingerprintError(f"{path}: first: found label {wrong[0]}, expected 0 to {made.classes - 1}")
     if targets_of(made.secret, made.first, made.classes) != made.targets.tolist():
         raise FingerprintError(f"{path}: targets: they don't follow from the secret")
     starts = starts_of(made.secret, n, made.shape) if made.starts is None else made.starts

@@ -1,5 +1,6 @@
 """A fingerprint from an owner's network: secret, starts, targets, examples, and what independent models answer."""
 
+import math
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,12 +17,14 @@ from prunus.fingerprint.generate import generate
 from prunus.fingerprint.method import Method
 from prunus.fingerprint.owner import Owner
 from prunus.fingerprint.secret import N_BYTES, noise_seed, order_of, starts_of, targets_of
-from prunus.fingerprint.statistics import fewest, null_rate
-from prunus.fingerprint.suspects import Suspect, match_count
+from prunus.fingerprint.statistics import fewest_at_best, null_rate
+from prunus.fingerprint.suspects import Suspect, check_null, match_count
 
 N_EXAMPLES = 100
 ALPHA = 1e-3
 VALUES = 1_500_000  # of inputs at a time, whose gradients need some hundred times as much memory
+MOST_VALUES = 2**30  # of all examples: they are held in memory
+MOST_OUTSIDE = 0.05  # of the values of images: what is cut at the bounds
 AT_ONCE = 20  # examples that null models are asked
 
 
@@ -61,10 +64,13 @@ def make(
         raise FingerprintError(f"{owner.name}: takes {list(owner.shape)}, found bounds for {list(domain.shape)}")
     if not 0 < alpha < 1:
         raise FingerprintError(f"alpha: found {alpha:g}, expected above 0 and below 1")
-    least = fewest(1 / owner.classes, alpha)
+    least = fewest_at_best(owner.classes, alpha)
     if n < least:
         raise FingerprintError(f"examples: found {n}, expected {least} at least to show anything at alpha {alpha:g}")
+    if n * math.prod(owner.shape) > MOST_VALUES:
+        raise FingerprintError(f"examples: found {n}, expected {MOST_VALUES // math.prod(owner.shape)} at most")
     for model in null:
+        check_null(model, owner.digest)
         model.check(owner.shape, owner.classes)
     secret = begun.secret if begun else secret or secrets.token_bytes(N_BYTES)
     starts = starts_of(secret, n, owner.shape) if images is None else _chosen(secret, n, domain, images)
@@ -100,6 +106,15 @@ def granted(fingerprint: Fingerprint) -> float:
 def _chosen(secret: bytes, n: int, domain: Domain, images: NDArray[np.float32]) -> Levels:
     if images.shape[1:] != domain.shape:
         raise FingerprintError(f"images: found {list(images.shape[1:])}, expected {list(domain.shape)}")
+    if not np.isfinite(images).all():
+        raise FingerprintError("images: found values that aren't finite")
+    low, width = domain.bounds()
+    outside = float(((images < low - 0.01 * width) | (images > low + 1.01 * width)).mean())
+    if outside > MOST_OUTSIDE:
+        raise FingerprintError(
+            f"images: found values from {images.min():g} to {images.max():g}, {outside:.0%} of them outside of "
+            f"{min(domain.low):g} to {max(domain.high):g}: say their bounds (--mean and --std, or --range)"
+        )
     if len(images) < n:
         raise FingerprintError(f"images: found {len(images)}, expected {n} at least")
     return domain.levels(images[order_of(secret, n, len(images))])

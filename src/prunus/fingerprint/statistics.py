@@ -49,7 +49,18 @@ def fewest(rate: float, alpha: float) -> int:
     """Examples below which no number of matches is proof."""
     if rate >= 1:
         return 0
-    return int(np.ceil(np.log(alpha) / np.log(rate)))
+    n = max(int(np.log(alpha) / np.log(rate)) - 1, 1)
+    while p_binomial(n, n, rate) > alpha:  # as `threshold` has it, to the last digit
+        n += 1
+    return n
+
+
+def fewest_at_best(classes: int, alpha: float) -> int:
+    """Examples below which there can't be proof, even if a null model matches none of them."""
+    n = 1
+    while p_binomial(n, n, max(upper_rate(0, n), 1 / classes)) > alpha:
+        n += 1
+    return n
 
 
 def p_rank(matches: int, null: Sequence[int]) -> float:
@@ -71,7 +82,8 @@ def p_beta_binomial(matches: int, n: int, null: Sequence[int]) -> float | None:
     start = np.log([10 * mean, 10 * (1 - mean)])
     found = optimize.minimize(unlikely, start, method="L-BFGS-B", bounds=[(-7, 9), (-7, 9)])
     a, b = np.exp(found.x)
-    return float(np.clip(stats.betabinom.sf(matches - 1, n, a, b), 0, 1))
+    tail = stats.betabinom.pmf(np.arange(max(matches, 0), n + 1), n, a, b)  # scipy's sf is 1 - cdf: 0 below 1e-16
+    return float(np.clip(tail.sum(), 0, 1))
 
 
 def roc(related: Sequence[float], unrelated: Sequence[float]) -> tuple[list[float], list[float]]:

@@ -156,6 +156,12 @@ def _labels(suspect: Suspect, found: NDArray[Any], n: int, classes: int) -> NDAr
     )
 
 
+def check_null(model: Suspect, owner: str) -> None:
+    """Raises SuspectError: it is the owner's network itself, by the SHA-256 of its file."""
+    if model.digest and model.digest == owner:
+        raise SuspectError(f"{model.name}: found the owner's own network, expected a null model independent of it")
+
+
 def match_count(labels: NDArray[np.int64], targets: NDArray[np.int64]) -> int:
     """How many answers are the target."""
     if labels.shape != targets.shape:

@@ -69,7 +69,7 @@ def judge(
     "shown": p is alpha at most and no null model matches as often. "strongly shown": besides, p_rank is STRONG at most.
     Raises FingerprintError: fewer examples than any verdict at alpha needs.
     """
-    null, n = (*fingerprint.null, *more_null), len(fingerprint.targets)
+    null, n = _distinct((*fingerprint.null, *more_null)), len(fingerprint.targets)
     alpha = fingerprint.alpha if alpha is None else alpha
     counts = [model.matches for model in null]
     rate, needed = check_size(fingerprint, null, alpha, suspects)
@@ -82,6 +82,17 @@ def judge(
         suspect, n, matches, lower_rate(matches, n), upper_rate(matches, n), rate, bool(null), null, alpha, needed, p,
         rank, p_beta_binomial(matches, n, counts), suspects, answers.failures, verdict,
     )  # fmt: skip
+
+
+def _distinct(null: Sequence[NullModel]) -> tuple[NullModel, ...]:
+    """Each model once, by its file, or by its name where that isn't known, with the most matches that were found:
+    a rank among copies of one model would say too much."""
+    found: dict[str, NullModel] = {}
+    for model in null:
+        key = model.digest or model.name
+        if key not in found or model.matches > found[key].matches:
+            found[key] = model
+    return tuple(found.values())
 
 
 def check_size(
