@@ -177,10 +177,10 @@ def test_methods_refused(values: dict[str, float], said: str) -> None:
 def test_makings_refused(net: nn.Module, tmp_path: Path) -> None:
     owner = owner_of_module(net, SHAPE)
     for arguments, said in (
-        ({"n": 2}, "examples: found 2, expected 3 at least"),
+        ({"n": 2}, "examples: found 2, expected 7 at least"),
         ({"alpha": 1.0}, "alpha: found 1"),
         ({"images": np.zeros((9, *SHAPE), np.float32), "n": 10}, "images: found 9, expected 10"),
-        ({"images": np.zeros((9, 1, 4, 4), np.float32), "n": 5}, r"images: found \[1, 4, 4\], expected \[1, 8, 8\]"),
+        ({"images": np.zeros((9, 1, 4, 4), np.float32), "n": 8}, r"images: found \[1, 4, 4\], expected \[1, 8, 8\]"),
     ):
         with pytest.raises(FingerprintError, match=said):
             make(owner, DOMAIN, Method(steps=1), **arguments)  # type: ignore[arg-type]

@@ -64,7 +64,7 @@ def made_up(n: int = 20, null: tuple[int, ...] = (2, 3), origin: str = "noise") 
     return Fingerprint(
         "model.onnx", "ab" * 32, DOMAIN, 10, Method(eps=0.1), secret, bytes(32), "2026-01-01T00:00:00+00:00", 1e-3,
         tuple(first), np.array(targets_of(secret, first, 10), np.int64), starts.copy(), n,
-        tuple(NullModel(f"null{i}.onnx", "cd" * 32, k) for i, k in enumerate(null)), origin,
+        tuple(NullModel(f"null{i}.onnx", f"{i:064x}", k) for i, k in enumerate(null)), origin,
         starts if origin == "images" else None,
     )  # fmt: skip
 
