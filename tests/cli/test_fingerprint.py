@@ -1,6 +1,7 @@
 """prunus fingerprint: bad input, what is printed, and going on after an interruption."""
 
 import json
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,23 @@ def test_says_what_rate_is_assumed(folder: Path, capsys: pytest.CaptureFixture[s
     assert "98 more would allow 0.01" in printed
 
 
+def test_a_secret_is_neither_lost_nor_shown(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made()
+    before = (folder / "owner.fp").read_bytes()
+    assert stat.S_IMODE((folder / "owner.fp").stat().st_mode) == 0o600
+    for words in (
+        ["make", "model0.onnx", "-o", "owner.fp", "-q", *QUICK],
+        ["commit", "owner.fp", "-o", "owner.fp"],
+        ["commit", "owner.fp", "-o", "key.pem", "--key", "key.pem"],
+    ):
+        capsys.readouterr()
+        assert run(["fingerprint", *words]) == BAD_INPUT
+        assert words[words.index("-o") + 1] in error(capsys)
+        assert (folder / "owner.fp").read_bytes() == before
+    made("--force")
+    assert (folder / "owner.fp").read_bytes() != before
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -59,7 +77,7 @@ def test_says_what_rate_is_assumed(folder: Path, capsys: pytest.CaptureFixture[s
         (["make", "model0.onnx", "-o", "o.fp", "--kind", "best"], "method 'best': expected one of c, rc, ltrc"),
         (["make", "model0.onnx", "-o", "o.fp", "--eps", "2"], "eps: found 2"),
         (["make", "model0.onnx", "-o", "o.fp", "--alpha", "2"], "alpha: found 2"),
-        (["make", "model0.onnx", "-o", "o.fp", "--examples", "2"], "examples: found 2, expected 3 at least"),
+        (["make", "model0.onnx", "-o", "o.fp", "--examples", "2"], "examples: found 2, expected 7 at least"),
         (["make", "model0.onnx", "-o", "o.fp", "--range", "1"], "--range '1': expected LOW,HIGH"),
         (["make", "model0.onnx", "-o", "o.fp", "--null", "other.onnx"], "other.onnx: takes inputs of [3, 8, 8]"),
         (["make", "model0.onnx", "-o", "o.fp", "--images", "none"], "none: no such file or folder"),
@@ -113,7 +131,7 @@ def test_a_commitment_to_another(folder: Path, capsys: pytest.CaptureFixture[str
     made()
     assert run(["fingerprint", "commit", "owner.fp", "-o", "c.json"]) == DONE
     assert json.loads(Path("c.json").read_text())["hash"] in capsys.readouterr().out
-    made()
+    made("--force")
     words = ["fingerprint", "verify", "owner.fp", "--suspect", "model0.onnx", "--commitment", "c.json", "-q"]
     assert run(words) == BAD_INPUT
     assert "c.json: hash: found" in error(capsys)
@@ -156,7 +174,7 @@ def test_goes_on_after_an_interruption(
     assert "owner.fp.part: going on with 60 of 100 examples" in capsys.readouterr().err
     assert len(calls) == 5 and len(read_fingerprint(folder / "owner.fp").examples) == 100
     (folder / "owner.fp.part").write_bytes(b"PK")
-    assert run([*words, "-q"]) == BAD_INPUT
+    assert run([*words, "-q", "--force"]) == BAD_INPUT
     assert "owner.fp.part: examples begun that can't be read" in error(capsys)
 
 

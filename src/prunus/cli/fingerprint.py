@@ -70,6 +70,7 @@ def make(
     input_shape: InputShape = None,
     engine: Engine = "onnxruntime",
     threads: Threads = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a fingerprint that is there already.")] = False,
     json: Json = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -88,6 +89,8 @@ def make(
     method = method_of(kind, **wishes)
     if output.is_dir() or not output.absolute().parent.is_dir():
         raise OutputError(f"{output}: can't be written: {'is a folder' if output.is_dir() else 'no such folder'}")
+    if output.exists() and not force:
+        raise OutputError(f"{output}: is there already, and can't be made again; --force replaces it")
     use_threads(threads)
     owner = owner_of_file(model, shapes)
     domain = _domain(owner.shape, mean, std, bgr, bounds)
@@ -143,6 +146,8 @@ def commit(
     from prunus.fingerprint.file import read_fingerprint
 
     printer = Printer(quiet, json)
+    if (output.exists() and output.samefile(source)) or (key is not None and output.absolute() == key.absolute()):
+        raise OutputError(f"{output}: is the secret itself, expected another file for what is published")
     made = commitment.commit(read_fingerprint(source), key)
     commitment.write_commitment(output, made)
     printer.line(f"{output}: {made.hash} of {made.time}{', signed by ' + made.public_key if made.public_key else ''}")

@@ -15,7 +15,7 @@ from prunus.fingerprint.domain import Domain
 from prunus.fingerprint.make import Begun
 from prunus.fingerprint.method import Method
 from prunus.fingerprint.owner import Owner
-from prunus.runtime.atomic import write_atomically
+from prunus.runtime.atomic import SECRET, write_atomically
 
 
 def task_of(owner: Owner, domain: Domain, method: Method, n: int, images: NDArray[np.float32] | None) -> str:
@@ -30,7 +30,7 @@ def keep_begun(path: Path, task: str, begun: Begun) -> None:
     stream = io.BytesIO()
     secret = np.frombuffer(begun.secret, np.uint8)
     np.savez(stream, task=np.array(task), secret=secret, examples=begun.examples)
-    write_atomically(path, stream.getvalue())
+    write_atomically(path, stream.getvalue(), SECRET)
 
 
 def read_begun(path: Path, task: str) -> Begun | None:

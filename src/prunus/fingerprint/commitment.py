@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
-from prunus.errors import FingerprintError, OutputError
+from prunus.errors import FingerprintError
 from prunus.extras import missing_package
 from prunus.fingerprint.file import Fingerprint
-from prunus.runtime.atomic import write_atomically
+from prunus.runtime.atomic import SECRET, write_atomically
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -135,11 +135,7 @@ def _key(path: Path) -> "Ed25519PrivateKey":
         coded = made.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        try:
-            path.touch(0o600)  # replaced by a file of the same mode
-        except OSError as error:
-            raise OutputError(f"{path}: can't be written: {error.strerror or error}") from error
-        write_atomically(path, coded)
+        write_atomically(path, coded, SECRET)
         return made
     try:
         found = serialization.load_pem_private_key(path.read_bytes(), None)

@@ -20,7 +20,7 @@ from prunus.errors import FingerprintError
 from prunus.fingerprint.domain import Domain, Levels
 from prunus.fingerprint.method import Method
 from prunus.fingerprint.secret import N_BYTES, starts_of, targets_of
-from prunus.runtime.atomic import write_atomically
+from prunus.runtime.atomic import SECRET, write_atomically
 
 MAGIC: Final = b"PRUNUSFP"
 SCHEMA: Final = 1
@@ -115,7 +115,7 @@ def write_fingerprint(path: Path, fingerprint: Fingerprint) -> None:
     fields, blobs = _fields(fingerprint), fingerprint._blobs()
     digests = _digests(fields, blobs)
     header = _canonical({**fields, "digests": digests, "root": _root(digests)})
-    write_atomically(path, [_HEAD.pack(MAGIC, SCHEMA, len(header)), header, blobs["starts"], blobs["examples"]])
+    write_atomically(path, [_HEAD.pack(MAGIC, SCHEMA, len(header)), header, blobs["starts"], blobs["examples"]], SECRET)
 
 
 def read_fingerprint(path: Path) -> Fingerprint:

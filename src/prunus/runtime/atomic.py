@@ -11,8 +11,13 @@ from prunus.errors import OutputError
 Buffer = bytes | bytearray | memoryview
 
 
-def write_atomically(path: Path | str, data: Buffer | Iterable[Buffer]) -> None:
+SECRET = 0o600  # the mode of a file that only its owner may read
+
+
+def write_atomically(path: Path | str, data: Buffer | Iterable[Buffer], mode: int | None = None) -> None:
     """Write `data` (one buffer, or several one after the other) to `path`, replacing what is there.
+
+    mode: of a file that is new; None: as the process's mask has it.
 
     A link is followed: its target is replaced. What isn't a plain file (/dev/null, a pipe) is
     written to directly.
@@ -29,7 +34,7 @@ def write_atomically(path: Path | str, data: Buffer | Iterable[Buffer]) -> None:
             with target.open("wb") as stream:
                 stream.writelines(buffers)
         else:
-            _write_beside(target, buffers)
+            _write_beside(target, buffers, mode)
     except OutputError:
         raise
     except OSError as error:
@@ -55,9 +60,9 @@ def check_writable(path: Path | str) -> None:
         raise OutputError(f"{path}: can't be written: {error.strerror or error}") from error
 
 
-def _write_beside(target: Path, buffers: Iterable[Buffer]) -> None:
+def _write_beside(target: Path, buffers: Iterable[Buffer], new: int | None) -> None:
     """Write to a new file in the folder of `target` and rename it to `target`."""
-    mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()
+    mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask() if new is None else new
     if target.exists() and not os.access(target, os.W_OK):
         raise PermissionError(13, "Permission denied")
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name[:200]}.", dir=target.parent)
