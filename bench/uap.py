@@ -246,7 +246,7 @@ def goals(rows: dict[str, Row]) -> list[Goal]:
             ratio >= 1.5,
         ))  # fmt: skip
     if cells := gathered(rows, "best"):
-        for other in ("l2o", "maml", "maml, mnist"):
+        for other in ("pgd", "l2o", "maml", "maml, mnist"):
             goal = float(by_step(cells, other)[-1])
             steps = steps_to(by_step(cells, "learned"), goal)
             ms = (mean(c["methods"][m]["ms"] for c in cells) for m in ("learned", other))

@@ -52,7 +52,11 @@ def single(channels: int, filters: int, size: int, kernel: int = 3, zeros: float
 @pytest.mark.parametrize("threads", [1, 2, 8])
 def test_candidates_have_kernels(isa: Isa, threads: int) -> None:
     for m, channels, vectors in ((1, 1, 1), (3, 512, 2), (64, 64, 98), (256, 256, 7), (7, 3, 5000), (2048, 2048, 1)):
-        found = candidates(LayerShape(m, channels * 9, 1, 4 * vectors, threads, vectors, 16, channels), DENSE, isa)
+        found = candidates(
+            LayerShape(m, channels * 9, 1, 4 * vectors, threads, vectors, tile_positions=16, tile_planes=channels),
+            DENSE,
+            isa,
+        )
         ours = [c for c in found if c.encoding == "winograd"]
         assert ours and found[0].encoding != "winograd" and len(set(found)) == len(found)
         for c in ours:

@@ -122,8 +122,6 @@ class LayerShape:
     vectors: int
     threads: int
     tile_vectors: int = 0
-    tile_positions: int = 0
-    tile_planes: int = 0
     pack: int = 1
     lone: bool = False
     window: bool = False
@@ -131,6 +129,8 @@ class LayerShape:
     line: int = 0
     again: bool = False
     value_bytes: int = 4
+    tile_positions: int = 0
+    tile_planes: int = 0
 
 
 @dataclass(frozen=True)

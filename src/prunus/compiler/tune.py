@@ -219,10 +219,9 @@ def layer_shape(layer: Layer, graph: Graph, isa: Isa, threads: int) -> LayerShap
     window = vectors > 0 and window_applies(layer)
     small = vectors > 0 and layer.groups == 1 and out[3] <= SMALL
     return LayerShape(
-        m, k * layer.groups, layer.groups, vectors, threads, tile_vectors, positions, planes, window=window,
-        flat=layer.node.op == "gemm",
-        line=out[3] if small else 0,
-        again=bool(layer.node.attrs.get("again")), value_bytes=4 if layer.held is None else layer.held.n_bytes,
+        m, k * layer.groups, layer.groups, vectors, threads, tile_vectors, window=window, flat=layer.node.op == "gemm",
+        line=out[3] if small else 0, again=bool(layer.node.attrs.get("again")),
+        value_bytes=4 if layer.held is None else layer.held.n_bytes, tile_positions=positions, tile_planes=planes,
     )  # fmt: skip
 
 
