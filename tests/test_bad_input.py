@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 import prunus
 from prunus.cli.main import BAD_INPUT, DONE, run
 from prunus.errors import (
+from prunus.runtime.artefact import SCHEMA
     CalibrationError,
     FeedError,
     ModelError,
@@ -413,7 +414,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "run absent.prunus x.npy": ("absent.prunus",),
     "run short.prunus x.npy": ("short.prunus", "truncated"),
     "run altered.prunus x.npy": ("altered.prunus", "altered"),
-    "run newer.prunus x.npy": ("newer.prunus", "schema 99", "reads 6"),
+    "run newer.prunus x.npy": ("newer.prunus", "schema 99", f"reads {SCHEMA}"),
     "run good.prunus absent.npy": ("absent.npy",),
     "run good.prunus text.npy": ("text.npy",),
     "run good.prunus double.npy": ("'x'", "float64", "float32"),
