@@ -17,7 +17,6 @@ from onnx import TensorProto, helper, numpy_helper
 import prunus
 from prunus.cli.main import BAD_INPUT, DONE, run
 from prunus.errors import (
-from prunus.runtime.artefact import SCHEMA
     CalibrationError,
     FeedError,
     ModelError,
@@ -27,6 +26,7 @@ from prunus.runtime.artefact import SCHEMA
     ToolchainError,
     UnsupportedError,
 )
+from prunus.runtime.artefact import SCHEMA
 from tests.runtime.networks import NETWORKS, Net, classifier, feeds_for, partitioned, residual
 
 GOOD = residual().SerializeToString()
