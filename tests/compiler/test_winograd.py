@@ -13,6 +13,7 @@ import prunus
 from prunus.compiler import choice, tune
 from prunus.compiler.choice import Choice, LayerShape, Zeros, candidates
 from prunus.kernels.isa import ISAS, Isa
+from prunus.runtime.native import Bound
 from prunus.runtime.session import Session
 from tests.runtime.networks import NETWORKS, Net, assert_agrees, feeds_for, onnxruntime_run
 
@@ -76,6 +77,7 @@ def test_candidates_have_kernels(isa: Isa, threads: int) -> None:
         (False, {"kernel": 5}),
         (True, {"kernel": 7, "strides": [2, 2], "pads": [3] * 4}),
         (False, {"kernel": 7, "pads": [3] * 4}),
+        (False, {"kernel": 7, "strides": [2, 2], "pads": [3] * 4, "channels": 17}),
         (False, {"kernel": 7, "strides": [2, 2], "pads": [3] * 4, "group": 2}),
         (False, {"kernel": 1}),
         (False, {"zeros": 0.5}),
@@ -90,7 +92,7 @@ def test_is_a_candidate_for_dense_3x3_of_stride_1_and_7x7_of_2(applies: bool, at
         return seen[-1]
 
     with mock.patch.object(tune, "candidates", spy):
-        compiled(single(8, 8, **{"size": 9, **attrs}))
+        compiled(single(**{"channels": 8, "filters": 8, "size": 9, **attrs}))
     assert any(c.encoding == "winograd" for c in seen[0]) == applies
 
 
@@ -105,11 +107,11 @@ def test_is_accurate_over_many_channels(pixels_outer: bool) -> None:
     assert np.abs(got - wanted).max() <= 1e-5 * np.abs(wanted).max()
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_a_first_convolution_of_7x7_is_accurate(threads: int) -> None:
-    """As in ResNet: random normal weights and pixels."""
-    net = Net({"x": ("N", 3, 96, 80)})
-    model = net.model(net.add("Conv", "x", net.weight(64, 3, 7, 7), pads=[3] * 4, strides=[2, 2]))
+@pytest.mark.parametrize(("threads", "channels"), [(1, 3), (2, 3), (1, 16)])
+def test_7x7_at_stride_2_is_accurate(threads: int, channels: int) -> None:
+    """As in ResNet, and over as many channels as it is offered for: random normal weights and pixels."""
+    net = Net({"x": ("N", channels, 96, 80)})
+    model = net.model(net.add("Conv", "x", net.weight(64, channels, 7, 7), pads=[3] * 4, strides=[2, 2]))
     with winograd_only():
         session = compiled(model, threads)
     assert any("winograd" in row.kernel for row in session.explain())
@@ -146,6 +148,20 @@ def test_reports_count_direct_operations() -> None:
     assert row.kernel.startswith("winograd ") and row.sparsity == 0
     assert row.gflops == pytest.approx(2 * 16 * 9 * 24 * 100 / (row.ms * 1e6))
     assert [r.kernel for r in session.explain() if r.op == "conv"] == [row.kernel]
+
+
+def test_candidates_are_measured_in_the_same_memory() -> None:
+    """Each with its own they would throw each other out of the last cache, and large layers look slow."""
+    seen = []
+
+    def bound(*arguments: Any) -> Bound:
+        seen.append(Bound(*arguments))
+        return seen[-1]
+
+    with mock.patch.object(tune, "Bound", bound):
+        prunus.compile(single(16, 16, 20), tune="fast", threads=1)
+    assert len(seen) > 2 and len({run.arena.ctypes.data for run in seen}) == 1
+    assert all(run.arena.size >= run.plan.arena and run.scratch.size >= run.plan.scratch for run in seen)
 
 
 def test_tuner_measures_it_beside_the_others() -> None:

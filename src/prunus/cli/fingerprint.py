@@ -13,6 +13,7 @@ from prunus.cli.main import NO
 from prunus.cli.options import Bgr, InputShape, Json, Mean, OnnxModel, Quiet, Std, Threads, Verbose, parse_shapes
 from prunus.cli.output import Printer
 from prunus.errors import OutputError, PrunusWarning
+from prunus.runtime.atomic import check_writable
 
 if TYPE_CHECKING:
     from prunus.fingerprint.answers import Answers
@@ -87,8 +88,7 @@ def make(
     printer, shapes = Printer(quiet, json), parse_shapes(input_shape) or {}
     wishes = {"eps": eps, "steps": steps, "noise": noise, "draws": draws, "draw": draw, "cutoff": cutoff}
     method = method_of(kind, **wishes)
-    if output.is_dir() or not output.absolute().parent.is_dir():
-        raise OutputError(f"{output}: can't be written: {'is a folder' if output.is_dir() else 'no such folder'}")
+    check_writable(output)
     if output.exists() and not force:
         raise OutputError(f"{output}: is there already, and can't be made again; --force replaces it")
     use_threads(threads)

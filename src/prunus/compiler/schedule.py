@@ -169,7 +169,9 @@ def refusal(choice: Choice, shape: LayerShape, isa: Isa) -> str | None:
     if choice.encoding == "blocks" and min(choice.block) < 1:
         return f"block {list(choice.block)}, expected rows and columns of a block"
     if choice.encoding == "winograd" and not shape.tile_vectors:
-        return "winograd computes ungrouped, undilated convolutions, 3x3 at stride 1 or 7x7 at stride 2"
+        return (
+            "winograd computes ungrouped, undilated convolutions, 3x3 at stride 1, or 7x7 at stride 2 of few channels"
+        )
     if choice.encoding == "winograd" and choice.section % max(choice.heights):
         return f"section {choice.section}, expected a multiple of the height {max(choice.heights)}"
     if (choice.encoding == "channels") != shape.lone:

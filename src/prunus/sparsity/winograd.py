@@ -23,7 +23,7 @@ _G: Final = {  # by taps
 @final
 @dataclass(frozen=True)
 class Form:
-    """side: pixels of a tile of output, squared. taps: of filters, squared."""
+    """F(side x side, taps x taps): tiles of output have side x side pixels, filters taps x taps weights."""
 
     side: int
     taps: int
