@@ -8,7 +8,7 @@ import torch
 from onnx import TensorProto, helper
 
 from prunus.audit.victims import of_module, open_victim
-from prunus.errors import AuditError, UnsupportedError
+from prunus.errors import AuditError, FeedError, ModelError, UnsupportedError
 from prunus.training.export import export_onnx
 from tests.audit.toy import images, trained
 
@@ -58,6 +58,26 @@ def test_a_fixed_batch_is_filled_up(tmp_path: Path, network: torch.nn.Module) ->
         victim = open_victim(tmp_path / "three.onnx", 1, black_box)
         assert len(victim.logits(x)) == 7
         torch.testing.assert_close(victim.logits(x), network(x).detach(), atol=1e-4, rtol=1e-4)
+
+
+def test_sizes_that_the_file_leaves_open(tmp_path: Path, network: torch.nn.Module) -> None:
+    export_onnx(network, tmp_path / "n.onnx", torch.zeros(2, 1, 8, 8))
+    model = onnx.load(tmp_path / "n.onnx")
+    (port,) = model.graph.input
+    for axis, label in ((2, "height"), (3, "width")):
+        port.type.tensor_type.shape.dim[axis].dim_param = label
+    del model.metadata_props[:], model.graph.value_info[:]
+    path = tmp_path / "open.onnx"
+    onnx.save(model, path)
+    x = images(5, 0).x
+    for black_box in (False, True):
+        with pytest.raises(ModelError, match=r"dimension 2 \(height\) has no value"):
+            open_victim(path, 1, black_box)
+        victim = open_victim(path, 1, black_box, input_shapes={port.name: (1, 1, 8, 8), "of another model": (1, 2)})
+        assert (victim.shape, victim.batch) == ((1, 8, 8), None)
+        torch.testing.assert_close(victim.logits(x), network(x).detach(), atol=1e-4, rtol=1e-4)
+        with pytest.raises(FeedError, match=f"input shape for 'z': the model's inputs are {port.name}"):
+            open_victim(path, 1, black_box, input_shapes={"z": (1, 1, 8, 8)})
 
 
 def save(path: Path, nodes: list[onnx.NodeProto], shapes: dict[str, list[int]], outputs: list[str]) -> Path:

@@ -4,7 +4,7 @@ A torch module and an ONNX file have gradients; a compiled artefact, or an ONNX 
 answers only, through a session.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,7 +80,7 @@ def of_module(module: nn.Module, shape: tuple[int, ...], name: str = "model", ba
     return _checked(name, lambda x: copy(x), shape, True, batch)
 
 
-def of_onnx(path: Path, name: str | None = None) -> Victim:
+def of_onnx(path: Path, name: str | None = None, input_shapes: Mapping[str, tuple[int, ...]] | None = None) -> Victim:
     """An ONNX file as a differentiable victim.
 
     Raises UnsupportedError: an operator has no gradient here; `of_session` may do. ModelError: not such a file.
@@ -89,7 +89,7 @@ def of_onnx(path: Path, name: str | None = None) -> Victim:
     from prunus.graph.read import read
     from prunus.pruning.torch_module import to_module
 
-    graph = read(path, None, fallback=False)
+    graph = read(path, input_shapes, fallback=False)
     if len(graph.inputs) != 1 or len(graph.outputs) != 1:
         raise AuditError(
             f"{path}: {len(graph.inputs)} inputs and {len(graph.outputs)} outputs, expected one of each: images to "
@@ -124,9 +124,15 @@ def of_session(session: Any, name: str) -> Victim:
     return _checked(name, answers, tuple(shape), False, first if isinstance(first, int) else None)
 
 
-def open_victim(path: Path, threads: int | None = None, black_box: bool = False, name: str | None = None) -> Victim:
+def open_victim(
+    path: Path,
+    threads: int | None = None,
+    black_box: bool = False,
+    name: str | None = None,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+) -> Victim:
     """The victim of a file: artefacts, and all where `black_box`, by a session; ONNX files with gradients. name: None
-    for the file's.
+    for the file's. input_shapes: of ONNX files, as `prunus.compile`; names of other models' inputs are passed over.
 
     Raises UnsupportedError: an ONNX file without gradients; says how to attack it all the same. PrunusError: as reading
     and compiling.
@@ -135,14 +141,25 @@ def open_victim(path: Path, threads: int | None = None, black_box: bool = False,
         from prunus.runtime.session import load
 
         return of_session(load(path, threads), name or path.name)
+    shapes = _own(path, input_shapes or {})
     if black_box:
         from prunus.compiler.compile import compile
 
-        return of_session(compile(path, threads=threads, tune="off"), name or path.name)
+        return of_session(compile(path, threads=threads, input_shapes=shapes, tune="off"), name or path.name)
     try:
-        return of_onnx(path, name)
+        return of_onnx(path, name, shapes)
     except UnsupportedError as error:
         raise UnsupportedError(f"{path}: no gradients: {error}; with --black-box it is attacked by queries") from error
+
+
+def _own(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, tuple[int, ...]] | None:
+    """Those of the file's own inputs; all where none is, for an error that says which inputs there are."""
+    if not shapes:
+        return None
+    from prunus.graph.load import load_model
+
+    names = {port.name for port in load_model(path).graph.input}
+    return {name: shape for name, shape in shapes.items() if name in names} or shapes
 
 
 def limit_threads(threads: int | None) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prunus.cli.images import parse_scaling
-from prunus.cli.options import Bgr, Json, Mean, Quiet, Threads, Verbose
+from prunus.cli.options import Bgr, InputShape, Json, Mean, Quiet, Threads, Verbose, parse_shapes
 from prunus.cli.output import Printer
 from prunus.runtime.atomic import check_writable, write_atomically
 
@@ -73,6 +73,7 @@ def audit(
     std: Annotated[str, typer.Option("--std", "--scale", help="One number, or one per channel.")] = "255",
     bgr: Bgr = False,
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**62, help="Of splits and directions.")] = 0,
+    input_shape: InputShape = None,
     threads: Threads = None,
     json: Json = None,
     quiet: Quiet = False,
@@ -88,7 +89,7 @@ def audit(
     from prunus.audit.page import page
     from prunus.audit.victims import limit_threads, open_victim
 
-    printer = Printer(quiet, json)
+    printer, shapes = Printer(quiet, json), parse_shapes(input_shape)
     low, high = parse_range(range)
     ball = Ball(parse_number("--eps", eps), parse_norm(norm), low, high)
     names = tuple(name.strip() for name in attacks.split(",") if name.strip())
@@ -115,7 +116,7 @@ def audit(
             victims = []
             for model, name in zip(models, distinct(models), strict=True):
                 step(f"opening {name}")
-                victims.append(open_victim(model, threads, black_box, name))
+                victims.append(open_victim(model, threads, black_box, name, shapes))
             labelled = read_labelled(data, tuple(victims), parse_scaling(mean, std, bgr), resize, images)
             report = run_audit(victims, labelled, plan, keep, step)
     finally:  # stdout gets one report, the last one, also where a model fails or the user stops
