@@ -14,8 +14,8 @@ GUARD = 777.0
 @pytest.mark.parametrize("stride", [(1, 1), (2, 2), (1, 2), (3, 2), (2, 5)])
 def test_planes_are_taken_apart(runner: Runner, stride: tuple[int, int], step: int) -> None:
     rng = np.random.default_rng(sum(stride))
-    (sh, sw), (images, planes) = stride, (2, 3)
-    for h, w in ((1, 1), (2, 7), (9, 16), (8, 37)):
+    (sh, sw), images = stride, 2
+    for planes, h, w in ((3, 1, 1), (19, 2, 7), (3, 9, 16), (20, 5, 14), (3, 8, 37)):
         x = rng.standard_normal((images, planes, h + 1, w * step + 2)).astype(np.float32)
         used = [(py, px) for py in range(sh) for px in range(sw)]
         pitch, lead = -(-w // sw) + 2, 16

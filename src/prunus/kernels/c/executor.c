@@ -50,7 +50,7 @@ static void run_record(prunus_run_state *s) {
     case PRUNUS_MARGINS: run_job(s->pool, margins_task, s, r[MARGINS_IMAGES], GRAIN); return;
     case PRUNUS_FILL: run_job(s->pool, fill_task, s, 1, GRAIN); return;
     case PRUNUS_PHASES:
-      run_planes(s, phases_task, r[PHASES_IMAGES], r[PHASES_PLANES], r[PHASES_PLANE] * r[PHASES_N_PHASES]);
+      run_job(s->pool, phases_task, s, phases_tasks(r), r[PHASES_PLANE] * r[PHASES_N_PHASES] * phases_planes_per_task(r));
       return;
     case PRUNUS_COPY: run_strided(s, copy_task, r + COPY_SIZE0, 1); return;
     case PRUNUS_MAP: run_strided(s, map_task, r + MAP_SIZE0, 4); return;
@@ -59,7 +59,7 @@ static void run_record(prunus_run_state *s) {
       run_planes(s, pool_task, r[POOL_IMAGES], r[POOL_PLANES], r[POOL_OH] * r[POOL_OW] * (r[POOL_KH] + r[POOL_KW]));
       return;
     case PRUNUS_GLOBAL_POOL:
-      run_planes(s, global_pool_task, r[GLOBAL_POOL_IMAGES], r[GLOBAL_POOL_PLANES], r[GLOBAL_POOL_H] * r[GLOBAL_POOL_W]);
+      run_job(s->pool, global_pool_task, s, global_pool_tasks(r), POOLED_AT_ONCE * r[GLOBAL_POOL_H] * r[GLOBAL_POOL_W]);
       return;
     case PRUNUS_SOFTMAX: run_strided(s, softmax_task, r + SOFTMAX_SIZE0, 4 * r[SOFTMAX_LENGTH]); return;
     case PRUNUS_REDUCE_MEAN: {

@@ -1,4 +1,5 @@
-// Records "pool", "global_pool" and "resample": windows over planes. A task is one plane of one image.
+// Records "pool", "global_pool" and "resample": windows over planes. A task is one plane of one image; of "global_pool" it
+// is a few.
 #ifndef PRUNUS_POOL_H
 #define PRUNUS_POOL_H
 #include "run.h"
@@ -122,26 +123,49 @@ INLINE vf load_some(const float *p, int64_t n, int whole) {
   return (vf)((vi)load(p) & load_int(ones + VL - n));
 }
 
+// The sum of all lanes, by halves.
+INLINE float sum_of(vf a) {
+  float lane[VL];
+  store(lane, a);
+  UNROLL for (int n = VL / 2; n; n /= 2) UNROLL for (int i = 0; i < n; i++) lane[i] += lane[i + n];
+  return lane[0];
+}
+
+enum { POOLED_AT_ONCE = 16 };  // planes of a task
+
+INLINE float mean_of(const float *x, int64_t h, int64_t w, int64_t pitch, int64_t behind) {
+  const int64_t whole = w / VL * VL;
+  vf sums = {0};
+  for (int64_t y = 0; y < h; y++, x += pitch, behind -= pitch) {
+    for (int64_t i = 0; i < whole; i += VL) sums += load(x + i);
+    if (whole < w) sums += load_some(x + whole, w - whole, whole + VL <= behind);
+  }
+  return sum_of(sums) / (float)(h * w);
+}
+
 static void global_pool_task(void *context, int64_t task, int thread) {
   (void)thread;
   const prunus_run_state *s = context;
-  const int64_t *r = s->record, image = task / r[GLOBAL_POOL_PLANES], plane = task % r[GLOBAL_POOL_PLANES];
-  const float *x = at(s, r[GLOBAL_POOL_X]) + image * r[GLOBAL_POOL_X_BATCH] + plane * r[GLOBAL_POOL_X_PLANE];
+  const int64_t *r = s->record, planes = r[GLOBAL_POOL_PLANES], blocks = ceil_div(planes, POOLED_AT_ONCE);
+  const int64_t image = task / blocks, first = task % blocks * POOLED_AT_ONCE;
+  const int64_t last = least(first + POOLED_AT_ONCE, planes);
+  const float *x = at(s, r[GLOBAL_POOL_X]) + image * r[GLOBAL_POOL_X_BATCH] + first * r[GLOBAL_POOL_X_PLANE];
   const int64_t h = r[GLOBAL_POOL_H], w = r[GLOBAL_POOL_W], pitch = r[GLOBAL_POOL_X_PITCH];
-  const int64_t behind = plane + 1 < r[GLOBAL_POOL_PLANES] ? r[GLOBAL_POOL_X_PLANE] : h * pitch - pitch + w;
-  vf sums = {0};
-  float top = x[0];
-  for (int64_t y = 0; y < h; y++) {
-    const float *row = x + y * pitch;
-    for (int64_t i = 0; r[GLOBAL_POOL_AVERAGE] && i < w; i += VL)
-      sums += least(w - i, VL) == VL ? load(row + i) : load_some(row + i, w - i, y * pitch + i + VL <= behind);
-    for (int64_t i = 0; !r[GLOBAL_POOL_AVERAGE] && i < w; i++) top = greater(row[i], top);
+  float *out = at(s, r[GLOBAL_POOL_OUT]) + image * r[GLOBAL_POOL_OUT_BATCH] + first * r[GLOBAL_POOL_OUT_PLANE];
+  for (int64_t plane = first; plane < last; plane++, x += r[GLOBAL_POOL_X_PLANE], out += r[GLOBAL_POOL_OUT_PLANE]) {
+    if (r[GLOBAL_POOL_AVERAGE]) {
+      *out = mean_of(x, h, w, pitch, plane + 1 < planes ? r[GLOBAL_POOL_X_PLANE] : h * pitch - pitch + w);
+      continue;
+    }
+    float top = x[0];
+    for (int64_t y = 0; y < h; y++)
+      for (int64_t i = 0; i < w; i++) top = greater(x[y * pitch + i], top);
+    *out = top;
   }
-  double part[4] = {0};
-  for (int i = 0; i < VL; i++) part[i % 4] += (double)sums[i];
-  const double sum = (part[0] + part[1]) + (part[2] + part[3]);
-  at(s, r[GLOBAL_POOL_OUT])[image * r[GLOBAL_POOL_OUT_BATCH] + plane * r[GLOBAL_POOL_OUT_PLANE]] =
-      r[GLOBAL_POOL_AVERAGE] ? (float)(sum / (double)(h * w)) : top;
+}
+
+static int64_t global_pool_tasks(const int64_t *r) {
+  return r[GLOBAL_POOL_IMAGES] * ceil_div(r[GLOBAL_POOL_PLANES], POOLED_AT_ONCE);
 }
 
 static void resample_task(void *context, int64_t task, int thread) {

@@ -48,6 +48,18 @@ INLINE vf splat(float a) { return a - (vf){0}; }
 INLINE vi splat_int(int32_t a) { return a - (vi){0}; }
 INLINE vf choose(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
 
+// Of two vectors side by side.
+#if VL == 4
+#define EVEN_LANES 0, 2, 4, 6
+#define ODD_LANES 1, 3, 5, 7
+#elif VL == 8
+#define EVEN_LANES 0, 2, 4, 6, 8, 10, 12, 14
+#define ODD_LANES 1, 3, 5, 7, 9, 11, 13, 15
+#else
+#define EVEN_LANES 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
+#define ODD_LANES 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
+#endif
+
 // Elements 0, 2, 4, ... of the 2 * VL - 1 from p on: nothing is read behind the last one wanted.
 INLINE vf every_other(const float *p) {
   const vf a = load(p), b = load(p + VL - 1);

@@ -11,20 +11,14 @@
 enum { WIDE_TILE = 4, WIDE_INPUT = 7 };  // pixels along a side of F(4x4, 4x4); of F(2x2, 3x3) 2 and 4
 
 #if VL == 4
-#define EVEN_LANES 0, 2, 4, 6
-#define ODD_LANES 1, 3, 5, 7
 #define LOW_LANES 0, 4, 1, 5
 #define HIGH_LANES 2, 6, 3, 7
 #define NEXT_LANES(c) 1, 2, 3, 4 + (c)
 #elif VL == 8
-#define EVEN_LANES 0, 2, 4, 6, 8, 10, 12, 14
-#define ODD_LANES 1, 3, 5, 7, 9, 11, 13, 15
 #define LOW_LANES 0, 8, 1, 9, 2, 10, 3, 11
 #define HIGH_LANES 4, 12, 5, 13, 6, 14, 7, 15
 #define NEXT_LANES(c) 1, 2, 3, 4, 5, 6, 7, 8 + (c)
 #else
-#define EVEN_LANES 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
-#define ODD_LANES 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
 #define LOW_LANES 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
 #define HIGH_LANES 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
 #define NEXT_LANES(c) 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16 + (c)
