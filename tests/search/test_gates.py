@@ -234,3 +234,22 @@ def test_equals_at_the_bottom_do_not_all_live() -> None:
     gates = Gates(find_groups(nn.Sequential(block(3, 4), block(4, 3), nn.Conv2d(3, 2, 1)), IMAGE))
     gates.b.data = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.3, 0.4, 0.4])
     assert gates.alive().tolist() == [1, 0, 0, 0, 0, 1, 0]
+
+
+def test_statistics_stay_where_shapes_decide() -> None:
+    class Deciding(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = block(3, 8), nn.Linear(8, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.body(x)
+            y = functional.avg_pool2d(y, 2) if y.shape[2] > 4 else y
+            answers: torch.Tensor = self.head(y.mean((2, 3)))
+            return answers
+
+    net = Deciding()
+    before = copy.deepcopy(net.state_dict())
+    insert_gates(net, IMAGE)
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+    assert all(module.training for module in net.modules())

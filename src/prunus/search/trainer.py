@@ -6,6 +6,7 @@ checkpoint. One process.
 
 import math
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import final
@@ -13,11 +14,11 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from prunus.errors import TrainingError
+from prunus.errors import PrunusWarning, TrainingError
 from prunus.search import choose
 from prunus.search.branches import branched, merge
 from prunus.search.costs import Cost, Latency, macs, weights
-from prunus.search.meet import calibrate, latency_of, meet, share_of
+from prunus.search.meet import MISSED, calibrate, latency_of, meet, share_of
 from prunus.search.pas import Found, WidthSearch
 from prunus.search.recipe import SearchRecipe
 from prunus.search.times import compiled
@@ -45,9 +46,9 @@ MOST_WIDTHS = 12  # that a line of progress shows
 class SearchRun:
     """A search under way. step: how many are done, of n_steps; first n_dense of a dense network, then n_search.
 
-    Raises TrainingError: data or a model that can't be had. UnsupportedError, ShrinkError: as `WidthSearch`, when the
-    search begins. CheckpointError: the checkpoint there is of another model or recipe. OutputError: the folder can't be
-    written.
+    Raises TrainingError: data or a model that can't be had. UnsupportedError, ShrinkError: as `WidthSearch`, before
+    anything is trained. CheckpointError: the checkpoint there is of another model or recipe. OutputError: the folder
+    can't be written.
     """
 
     def __init__(
@@ -87,6 +88,8 @@ class SearchRun:
         saved = checkpoint.newest(output, self.identity)
         if saved is not None:
             self._restore(saved)
+        elif self.n_dense:
+            self._rehearse()
         cut_metrics(output, self.step)
 
     def run(self) -> None:
@@ -130,26 +133,36 @@ class SearchRun:
         if self.search is None and self.step == self.n_dense:
             self.scores["dense"] = self._evaluate()
             self.audience.line(f"dense: {self.scores['dense']}")
+            if self.scores["dense"].chance:
+                warnings.warn(
+                    "the dense network is no better than chance: expected model.weights, or epochs.dense to train it "
+                    "first", PrunusWarning, stacklevel=2,
+                )  # fmt: skip
             self.optimizer.state.clear()
             self._begin()
         if self.search is not None and self.found is None and self.step == self.n_dense + self.n_search:
             self._decide(self.search)
 
-    def _begin(self, factor_of: float | None = None) -> None:
-        """Make the search. factor_of: of its latency, where a run goes on."""
-        budget, kind = self.recipe.budget, "macs"
+    def _rehearse(self) -> None:
+        """What can't be searched, or not within the budget, says so before the network is trained for that."""
+        self._begin()
+        self.search, self.latency, self.dense_ms = None, None, 0.0
+
+    def _begin(self, going_on: bool = False, factor_of: float | None = None) -> None:
+        """Make the search. factor_of: of its latency, where a run is going on."""
+        budget = self.recipe.budget
         if budget.latency is not None:
-            self.latency = latency = latency_of(self.plain, self.example(), self.threads, self.audience.line)
+            self.latency = latency = latency_of(self.plain, self.example(), self.threads, self.audience.line, factor_of)
             self.dense_ms = latency.whole
-            share = share_of(latency, budget.latency)
-            if factor_of is not None:
-                latency.scale(factor_of)
+            share = share_of(latency, budget.latency) if factor_of is None else 1.0  # it is restored
             cost_of: Callable[[Groups], Cost] = lambda _: latency  # noqa: E731
         else:
             kind = "macs" if budget.macs is not None else "weights"
             share, cost_of = budget.macs or budget.weights or 1.0, COSTS[kind]
         self.search = WidthSearch(self.plain, self.example(), cost_of, share, max(self.n_search, 1))
         self.search.network.to(self.place.device)
+        if not going_on:
+            self._chosen()  # says so now if it can't be done
 
     def _decide(self, search: WidthSearch) -> None:
         """The widths stand from now on."""
@@ -157,7 +170,13 @@ class SearchRun:
         if self.latency is None or budget_ms is None:
             keep = self._chosen()
         else:
-            keep = meet(search, self.latency, budget_ms, self.measured_ms, self._chosen, self.audience.line)[0].keep
+            best = meet(search, self.latency, budget_ms, self.measured_ms, self._chosen, self.audience.line)[0]
+            keep = best.keep
+            if abs(off := best.ms / budget_ms - 1) > MISSED:
+                warnings.warn(
+                    f"budget {budget_ms:g} ms: missed by {abs(off):.0%}, {best.ms:.4g} ms measured; "
+                    "no widths that were tried come nearer", PrunusWarning, stacklevel=2,
+                )  # fmt: skip
         self.found = search.freeze(keep)
         self.optimizer.state.clear()
         self._recalibrate()
@@ -290,7 +309,7 @@ class SearchRun:
         set_weights(self.plain, saved.part("model"))
         set_optimizer(self.optimizer, saved.part("optimizer"))
         if state := saved.part("search"):
-            self._begin(said["factor"])
+            self._begin(True, said["factor"])
             assert self.search is not None
             self.search.load_state_dict(state)
             if self.search.network.gates.frozen:
