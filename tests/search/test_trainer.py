@@ -134,6 +134,12 @@ def test_a_budget_of_milliseconds(method: str, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(meet, "compiled", compiled)
     assert again.latency is not None and run.latency is not None
     assert again.latency.factor == pytest.approx(run.latency.factor)
+    at, real = list[int](), trainer.calibrate
+    monkeypatch.setattr(trainer, "calibrate", lambda search, *more: (at.append(search.done), real(search, *more)))
+    short = {"dense": 0, "search": 1, "finetune": 0}
+    with pytest.warns(PrunusWarning, match="no better than chance"):
+        ran(write_search(tmp_path, budget={"latency": 0.085}, method=method, epochs=short), tmp_path / "short")
+    assert at == ([2, 3, 4, 6] if method == "pas" else []), "once, at the end, is too late"
     with pytest.raises(ShrinkError, match=r"budget 5 ms: the whole network takes 0\.1565 ms, expected less"):
         ran(write_search(tmp_path, budget={"latency": 5}), tmp_path / "lax")
     with pytest.raises(

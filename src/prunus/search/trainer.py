@@ -39,6 +39,11 @@ from prunus.training.state import describe
 from prunus.training.trainer import Audience, make_folder, try_network
 
 COSTS: dict[str, Callable[[Groups], Cost]] = {"macs": macs, "weights": weights}
+CALIBRATED = (
+    1 / 4,
+    1 / 2,
+    3 / 4,
+)  # of a search's steps: then a budget of milliseconds is set right, beside epochs' ends
 MOST_WIDTHS = 12  # that a line of progress shows
 
 
@@ -104,6 +109,8 @@ class SearchRun:
             self.audience.step(TrainingStep(phase, self.step, self.n_steps, loss, self._widths_text()))
             if self.step % self.per_epoch == 0:
                 self._end_epoch(phase)
+            elif phase == "search" and self.step - self.n_dense in self._marks:
+                self._calibrate()
             self._turn()
             if self._due():
                 self._save()
@@ -277,13 +284,25 @@ class SearchRun:
             found = self.search.found(keep)
             row |= {"cost": found.cost, "widths": self._widths()}
             said = f", cost {found.cost:.2%}"
-            if phase == "search" and self.latency is not None and self.recipe.budget.latency is not None:
-                ms = self.measured_ms(self.search.shrink(keep))
-                calibrate(self.search, self.latency, self.recipe.budget.latency, keep, ms)
+            if phase == "search" and (ms := self._calibrate()) is not None:
                 row["ms"], said = ms, f"{said}, {ms:.3f} ms"
         add_metrics(self.output, row)
         self.audience.line(f"epoch {epoch} of {self.n_steps // self.per_epoch}, {phase}: {score}{said}")
         self._lost, self._n_lost = 0.0, 0
+
+    @property
+    def _marks(self) -> set[int]:
+        return {round(share * self.n_search) for share in CALIBRATED}
+
+    def _calibrate(self) -> float | None:
+        """Milliseconds of the network as it is, where the budget is of them; the search then goes by that."""
+        budget_ms = self.recipe.budget.latency
+        if self.search is None or self.latency is None or budget_ms is None:
+            return None
+        keep = self.search.network.keep()
+        ms = self.measured_ms(self.search.shrink(keep))
+        calibrate(self.search, self.latency, budget_ms, keep, ms)
+        return ms
 
     def _due(self) -> bool:
         how = self.recipe.checkpoint
