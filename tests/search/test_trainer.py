@@ -17,8 +17,8 @@ from prunus.errors import CheckpointError, PrunusWarning, RecipeError, ShrinkErr
 from prunus.search import trainer
 from prunus.search.costs import macs
 from prunus.search.pas import WidthSearch
-from prunus.search.recipe import load_search_recipe
-from prunus.search.results import layer_widths, write
+from prunus.search.recipe import Budget, load_search_recipe
+from prunus.search.results import Outcome, layer_widths, met, plot, write
 from prunus.search.times import Compiled
 from prunus.search.trainer import SearchRun
 from prunus.training.recipe import load_recipe
@@ -134,6 +134,8 @@ def test_a_budget_of_milliseconds(method: str, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(meet, "compiled", compiled)
     assert again.latency is not None and run.latency is not None
     assert again.latency.factor == pytest.approx(run.latency.factor)
+    title = "widths under a budget of 0.085 ms"
+    assert method != "pas" or title.encode() in plot(run.search)
     at, real = list[int](), trainer.calibrate
     monkeypatch.setattr(trainer, "calibrate", lambda search, *more: (at.append(search.done), real(search, *more)))
     short = {"dense": 0, "search": 1, "finetune": 0}
@@ -149,6 +151,12 @@ def test_a_budget_of_milliseconds(method: str, tmp_path: Path, monkeypatch: pyte
     coarse = write_search(tmp_path, budget={"latency": 0.075}, method=method, round_to=4)
     with pytest.warns(PrunusWarning, match=r"budget 0\.075 ms: missed by \d+%, 0\.\d+ ms measured"):
         ran(coarse, tmp_path / "coarse")
+
+
+def test_budgets_are_told_as_they_were_given() -> None:
+    outcome = Outcome((), (2.0, 1.0), (2.0, 1.0), (8.0, 3.96), 0.343, 0.345, {}, {})
+    assert met(outcome, Budget(latency=4)) == "3.96 ms, budget 4 ms"
+    assert met(outcome, Budget(macs=0.345)) == "34.30% of the whole cost, budget 34.50%"
 
 
 def times_place() -> Any:

@@ -44,7 +44,7 @@ def search(
 ) -> None:
     """Search the width of each layer while training; goes on where it was stopped, and ends with a compiled network."""
     from prunus.search.recipe import load_search_recipe
-    from prunus.search.results import MODEL, summary, write
+    from prunus.search.results import MODEL, met, summary, write
     from prunus.search.trainer import SearchRun
     from prunus.training.trainer import Audience
 
@@ -71,7 +71,7 @@ def search(
     ):  # fmt: skip
         scale = 1.0 if unit == "ms" else 1e-6
         printer.line(f"{name}: {before * scale:.{digits}f} -> {after * scale:.{digits}f} {unit}, {after / before:.2%}")
-    printer.line(f"{output / MODEL}: {outcome.cost:.2%} of the whole cost, budget {outcome.budget:.2%}")
+    printer.line(f"{output / MODEL}: {met(outcome, recipe.budget)}")
     printer.write_json(summary(outcome, output))
 
 

@@ -93,7 +93,7 @@ class SearchRun:
         saved = checkpoint.newest(output, self.identity)
         if saved is not None:
             self._restore(saved)
-        elif self.n_dense:
+        else:
             self._rehearse()
         cut_metrics(output, self.step)
 
@@ -153,7 +153,7 @@ class SearchRun:
     def _rehearse(self) -> None:
         """What can't be searched, or not within the budget, says so before the network is trained for that."""
         self._begin()
-        self.search, self.latency, self.dense_ms = None, None, 0.0
+        self.search = None
 
     def _begin(self, going_on: bool = False, factor_of: float | None = None) -> None:
         """Make the search. factor_of: of its latency, where a run is going on."""
