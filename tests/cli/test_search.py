@@ -66,6 +66,11 @@ def test_an_onnx_file_with_data(folder: Path, capsys: pytest.CaptureFixture[str]
     [
         (["search.yaml"], "search.yaml: budget: missing"),
         (["search.yaml", "--macs", "half"], "--macs 'half': expected 50% or 0.5"),
+        (["search.yaml", "--macs", "50"], "--macs '50': expected a share above 0 and up to 1, as 50% or 0.5"),
+        (["search.yaml", "--weights", "0%"], "--weights '0%': expected a share above 0 and up to 1, as 50% or 0.5"),
+        (["search.yaml", "--macs", "nan"], "--macs 'nan': expected a share"),
+        (["search.yaml", "--latency", "0ms"], "--latency '0ms': expected milliseconds above 0, as 6ms"),
+        (["search.yaml", "--latency", "6s"], "--latency '6s': expected 6ms"),
         (["search.yaml", "--latency", "soon"], "--latency 'soon': expected 6ms"),
         (["search.yaml", "--macs", "50%", "--latency", "6ms"], "found macs and latency, expected one of"),
         (["search.yaml", "--macs", "50%", "--method", "luck"], "method: found 'luck'"),
@@ -76,5 +81,14 @@ def test_an_onnx_file_with_data(folder: Path, capsys: pytest.CaptureFixture[str]
     ],
 )
 def test_refused(arguments: list[str], said: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["search", *arguments, "-q", "--set", "epochs.dense=0"]) == BAD_INPUT
+    assert run(["search", *arguments, "-q"]) == BAD_INPUT
     assert said in error(capsys)
+
+
+def test_several_processes_are_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert run(["search", "search.yaml", "--macs", "50%"]) == BAD_INPUT
+    assert "started as 2 processes, expected one" in error(capsys)
+    assert not Path("found").exists()

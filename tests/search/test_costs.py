@@ -138,3 +138,22 @@ def test_the_search_meets_its_budget() -> None:
     assert float(search.penalty()) == 0
     smaller = search.shrink()
     assert macs(find_groups(smaller, IMAGE)).whole == round(found.cost * search.cost.whole)
+
+
+def test_narrower_than_measured_is_never_slower() -> None:
+    """Times that were measured; the first cell, gone on with in both directions, fell below zero and rose again."""
+    net = nn.Sequential(block(3, 64), block(64, 64), nn.Conv2d(64, 2, 1))
+    groups, whole = find_groups(net, IMAGE), np.array([8.0, 16.0, 64.0])
+    ms = np.array([[0.17, 0.39, 1.0], [0.30, 0.46, 1.1], [1.0, 1.1, 4.0]])
+    none = Times(np.array([2.0]), np.array([0.0, 64.0]), np.array([[0.0, 1e-9]]))
+    of = Latency(groups, [Times(np.array([64.0]), np.array([3.0]), np.array([[0.0]])), Times(whole, whole, ms), none])
+
+    def at(filters: int, channels: int) -> float:
+        keep = np.zeros(groups.n, bool)
+        keep[groups.bundles[0][:channels]] = True
+        keep[groups.bundles[1][:filters]] = True
+        return cost(of, keep) * of.whole
+
+    grid = np.array([[at(filters, channels) for channels in (1, 2, 4, 7, 8, 9, 20)] for filters in (1, 3, 6, 8, 12)])
+    assert (grid >= 0).all() and (np.diff(grid, axis=0) >= 0).all() and (np.diff(grid, axis=1) >= 0).all()
+    assert at(8, 8) == pytest.approx(0.17) and at(12, 8) == pytest.approx(0.235)

@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
-from prunus.errors import ShrinkError
+from prunus.errors import ShrinkError, UnsupportedError
 from prunus.search.branches import Branches, merge
 from prunus.search.costs import macs
 from prunus.search.families import light, repvgg
 from prunus.search.gates import DepthwiseBinary, Gated, Gates, insert_gates
 from prunus.search.pas import WidthSearch
 from prunus.training.shrink.follow import find_groups
-from tests.training.shrink.nets import IMAGE, ResNet, block
+from tests.training.shrink.nets import IMAGE, ResNet, block, build
+from tests.training.shrink.nets import NETS as SHRUNK
 
 
 def trained(net: nn.Module) -> nn.Module:
@@ -150,3 +152,104 @@ def test_nothing_to_search() -> None:
 def test_budget_below_the_floor() -> None:
     with pytest.raises(ShrinkError, match=r"budget 0\.001: can't be reached, expected at least"):
         WidthSearch(nets()["resnet"], IMAGE, macs, 0.001, 10)
+
+
+@pytest.mark.parametrize("name", sorted(SHRUNK))
+def test_masked_is_removed_in_all_that_can_be_followed(name: str) -> None:
+    """Recurrent layers read their own units, networks differ in training: what is trained is what is written."""
+    net, x = build(name)
+    search = WidthSearch(net, x, macs, 1.0, 10)
+    search.freeze(some(search.network))
+    smaller = search.shrink().eval()
+    with torch.no_grad():
+        masked, removed = search.network.eval()(x), smaller(x)
+    parts = [(masked, removed)] if isinstance(masked, torch.Tensor) else list(zip(masked, removed, strict=True))
+    for got, wanted in parts:
+        assert torch.allclose(got, wanted, atol=1e-5 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
+def test_units_that_are_read_over_time_have_the_gradient_of_all_that(kind: type[nn.RNNBase]) -> None:
+    torch.manual_seed(0)
+    net, x = Last(kind(5, 6, 2, batch_first=True)), torch.randn(3, 4, 5)
+    gated = insert_gates(net, x)
+    gated(x).square().sum().backward()
+    wanted = []
+    for unit in range(gated.groups.n):
+        sums = []
+        for by in (-1e-2, 1e-2):
+            scaled = copy.deepcopy(net)
+            for (name, dim), ids in gated.groups.ties.items():  # wherever the unit is read
+                if dim == 1 and (columns := torch.from_numpy(ids == unit)).any():
+                    dict(scaled.named_parameters())[name].data[:, columns] *= 1 + by
+            with torch.no_grad():
+                sums.append(float(scaled.double()(x.double()).square().sum()))
+        wanted.append((sums[1] - sums[0]) / 2e-2)
+    assert gated.gates.b.grad is not None
+    assert torch.allclose(gated.gates.b.grad.double(), torch.tensor(wanted, dtype=torch.float64), rtol=1e-2, atol=1e-4)
+
+
+class Last(nn.Module):
+    def __init__(self, layer: nn.RNNBase) -> None:
+        super().__init__()
+        self.layer, self.head = layer, nn.Linear(layer.hidden_size, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.head(self.layer(x)[0][:, -1])
+        return y
+
+
+class Dropping(nn.Module):
+    """helper: another head, in training only."""
+
+    def __init__(self, helper: bool = False) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 8, 3), nn.Linear(8, 4)
+        self.helper = nn.Linear(8, 4) if helper else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = functional.relu(self.conv(x)).mean((2, 3))
+        answers: torch.Tensor = self.head(functional.dropout(y, 0.5, self.training))
+        if self.helper is not None and self.training:
+            answers = answers + self.helper(y)
+        return answers
+
+
+def test_dropout_by_a_function_is_for_training_only() -> None:
+    torch.manual_seed(0)
+    net = Dropping().eval()
+    gated = insert_gates(net, IMAGE)
+    with torch.no_grad():
+        assert torch.equal(gated.eval()(IMAGE), net(IMAGE))
+        gated.train()
+        assert not torch.equal(gated(IMAGE), gated(IMAGE))
+
+
+def test_other_layers_in_training_are_refused() -> None:
+    with pytest.raises(UnsupportedError, match="Dropping: helper: in training only, expected the same layers"):
+        insert_gates(Dropping(helper=True), IMAGE)
+
+
+def test_equals_at_the_bottom_do_not_all_live() -> None:
+    gates = Gates(find_groups(nn.Sequential(block(3, 4), block(4, 3), nn.Conv2d(3, 2, 1)), IMAGE))
+    gates.b.data = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.3, 0.4, 0.4])
+    assert gates.alive().tolist() == [1, 0, 0, 0, 0, 1, 0]
+
+
+def test_statistics_stay_where_shapes_decide() -> None:
+    class Deciding(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = block(3, 8), nn.Linear(8, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.body(x)
+            y = functional.avg_pool2d(y, 2) if y.shape[2] > 4 else y
+            answers: torch.Tensor = self.head(y.mean((2, 3)))
+            return answers
+
+    net = Deciding()
+    before = copy.deepcopy(net.state_dict())
+    insert_gates(net, IMAGE)
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+    assert all(module.training for module in net.modules())

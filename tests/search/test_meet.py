@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from prunus.errors import ShrinkError
@@ -63,3 +64,20 @@ def test_a_budget_that_is_met_already() -> None:
     _, of, _ = made()
     with pytest.raises(ShrinkError, match=rf"budget 1e\+06 ms: the whole network takes {of.whole:.4g} ms"):
         share_of(of, 1e6)
+
+
+def test_the_best_of_what_was_measured_where_more_cannot_be_tried() -> None:
+    """A network that takes so long whatever its widths that the next trial would have to be below one channel."""
+    search, of, budget_ms = made()
+    rounds = meet(search, of, budget_ms, lambda model: 1e3)
+    assert rounds and rounds[0].ms == 1e3
+
+
+def test_a_search_goes_on_resting_after_its_steps() -> None:
+    search, _, _ = made()
+    search.n_steps, seen = 20, list[torch.Tensor]()
+    for _ in range(26):
+        (search.network(IMAGE).square().mean() + search.penalty()).backward()
+        search.step()
+        seen.append(search.network.gates.b.detach().clone())
+    assert all(torch.equal(b, seen[20]) for b in seen[20:]), "beyond the last step b moves away from the task"

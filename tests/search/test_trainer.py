@@ -13,12 +13,12 @@ from ruamel.yaml import YAML
 from torch import nn
 
 import prunus
-from prunus.errors import CheckpointError, RecipeError, ShrinkError, TrainingError, UnsupportedError
+from prunus.errors import CheckpointError, PrunusWarning, RecipeError, ShrinkError, TrainingError, UnsupportedError
 from prunus.search import trainer
 from prunus.search.costs import macs
 from prunus.search.pas import WidthSearch
-from prunus.search.recipe import load_search_recipe
-from prunus.search.results import layer_widths, write
+from prunus.search.recipe import Budget, load_search_recipe
+from prunus.search.results import Outcome, layer_widths, met, plot, write
 from prunus.search.times import Compiled
 from prunus.search.trainer import SearchRun
 from prunus.training.recipe import load_recipe
@@ -125,11 +125,38 @@ def test_a_budget_of_milliseconds(method: str, tmp_path: Path, monkeypatch: pyte
     assert compiled(run.search.shrink(), run.example()).ms == pytest.approx(0.085, rel=0.15)  # a channel is a fifth
     rows = [json.loads(line) for line in (tmp_path / "found/metrics.jsonl").read_text().splitlines()]
     assert [("ms" in row) for row in rows] == [False, method == "pas", method == "pas", False]
+
+    def slower(model: torch.nn.Module, x: torch.Tensor, threads: int | None = None) -> Compiled:
+        raise AssertionError("what was measured before the stop holds")
+
+    monkeypatch.setattr(meet, "compiled", slower)
     again = SearchRun(load_search_recipe(recipe), tmp_path / "found", threads=1)
+    monkeypatch.setattr(meet, "compiled", compiled)
     assert again.latency is not None and run.latency is not None
     assert again.latency.factor == pytest.approx(run.latency.factor)
+    title = "widths under a budget of 0.085 ms"
+    assert method != "pas" or title.encode() in plot(run.search)
+    at, real = list[int](), trainer.calibrate
+    monkeypatch.setattr(trainer, "calibrate", lambda search, *more: (at.append(search.done), real(search, *more)))
+    short = {"dense": 0, "search": 1, "finetune": 0}
+    with pytest.warns(PrunusWarning, match="no better than chance"):
+        ran(write_search(tmp_path, budget={"latency": 0.085}, method=method, epochs=short), tmp_path / "short")
+    assert at == ([2, 3, 4, 6] if method == "pas" else []), "once, at the end, is too late"
     with pytest.raises(ShrinkError, match=r"budget 5 ms: the whole network takes 0\.1565 ms, expected less"):
         ran(write_search(tmp_path, budget={"latency": 5}), tmp_path / "lax")
+    with pytest.raises(
+        ShrinkError, match=r"budget 0\.002 ms: can't be reached, expected at least 0\.0\d+ ms, which is 1"
+    ):
+        ran(write_search(tmp_path, budget={"latency": 0.002}), tmp_path / "strict")
+    coarse = write_search(tmp_path, budget={"latency": 0.075}, method=method, round_to=4)
+    with pytest.warns(PrunusWarning, match=r"budget 0\.075 ms: missed by \d+%, 0\.\d+ ms measured"):
+        ran(coarse, tmp_path / "coarse")
+
+
+def test_budgets_are_told_as_they_were_given() -> None:
+    outcome = Outcome((), (2.0, 1.0), (2.0, 1.0), (8.0, 3.96), 0.343, 0.345, {}, {})
+    assert met(outcome, Budget(latency=4)) == "3.96 ms, budget 4 ms"
+    assert met(outcome, Budget(macs=0.345)) == "34.30% of the whole cost, budget 34.50%"
 
 
 def times_place() -> Any:
@@ -185,9 +212,28 @@ def test_an_onnx_file(tmp_path: Path) -> None:
         ({"round_to": 16, "budget": {"macs": 0.1}}, ShrinkError, "in steps of 16 channels, expected at least"),
     ],
 )  # fmt: skip
-def test_refused(changes: dict[str, Any], error: type[Exception], said: str, tmp_path: Path) -> None:
+def test_refused_before_anything_is_trained(
+    changes: dict[str, Any], error: type[Exception], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(SearchRun, "_train_step")
     with pytest.raises(error, match=said):
         ran(write_search(tmp_path, **changes), tmp_path / "found")
+
+
+def test_scales_are_missed_before_anything_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bare.py").write_text(
+        "from torch import nn\ndef make():\n"
+        "    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 4))\n"
+    )
+    monkeypatch.delattr(SearchRun, "_train_step")
+    with pytest.raises(ShrinkError, match="no BatchNorm with scales"):
+        ran(write_search(tmp_path, model={"build": f"{tmp_path}/bare.py:make"}, method="bn-gamma"), tmp_path / "found")
+
+
+def test_an_untrained_network_is_no_place_to_search(tmp_path: Path) -> None:
+    epochs = {"dense": 0, "search": 1, "finetune": 0}
+    with pytest.warns(PrunusWarning, match=r"no better than chance: expected model\.weights, or epochs\.dense"):
+        ran(write_search(tmp_path, epochs=epochs), tmp_path / "found")
 
 
 def test_a_grouped_convolution_says_what_widths_it_allows() -> None:
@@ -200,7 +246,7 @@ def test_a_grouped_convolution_says_what_widths_it_allows() -> None:
     assert smaller[1][0].out_channels % 4 == 0  # type: ignore[index]
 
 
-def test_a_network_that_cannot_be_traced(tmp_path: Path) -> None:
+def test_a_network_that_cannot_be_traced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "odd.py").write_text(
         "import torch\nfrom torch import nn\n"
         "class Odd(nn.Module):\n"
@@ -208,5 +254,6 @@ def test_a_network_that_cannot_be_traced(tmp_path: Path) -> None:
         "    def forward(self, x):\n"
         "        return self.fc(x.flatten(1)) if x.sum() > 0 else self.fc(-x.flatten(1))\n"
     )
+    monkeypatch.delattr(SearchRun, "_train_step")
     with pytest.raises(UnsupportedError, match="Odd: gt: decides by the values of a tensor"):
         ran(write_search(tmp_path, model={"build": f"{tmp_path}/odd.py:Odd", "input": [1, 8, 8]}), tmp_path / "found")

@@ -1,5 +1,7 @@
 """prunus search: how wide each layer should be, for a budget of multiply-adds, weights or milliseconds."""
 
+import math
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,6 +9,7 @@ import typer
 
 from prunus.cli.options import Json, Quiet, Threads, Verbose
 from prunus.cli.output import Printer
+from prunus.errors import TrainingError
 
 EXAMPLE = "prunus search search.yaml --macs 50% -o found"
 
@@ -41,10 +44,12 @@ def search(
 ) -> None:
     """Search the width of each layer while training; goes on where it was stopped, and ends with a compiled network."""
     from prunus.search.recipe import load_search_recipe
-    from prunus.search.results import MODEL, summary, write
+    from prunus.search.results import MODEL, met, summary, write
     from prunus.search.trainer import SearchRun
     from prunus.training.trainer import Audience
 
+    if (n_processes := os.environ.get("WORLD_SIZE", "1")) != "1":
+        raise TrainingError(f"prunus search: started as {n_processes} processes, expected one")
     printer = Printer(quiet, json)
     settings = [*as_settings(macs, weights, latency, method), *(setting or [])]
     recipe = load_search_recipe(source_of(source, data, validation), settings)
@@ -66,7 +71,7 @@ def search(
     ):  # fmt: skip
         scale = 1.0 if unit == "ms" else 1e-6
         printer.line(f"{name}: {before * scale:.{digits}f} -> {after * scale:.{digits}f} {unit}, {after / before:.2%}")
-    printer.line(f"{output / MODEL}: {outcome.cost:.2%} of the whole cost, budget {outcome.budget:.2%}")
+    printer.line(f"{output / MODEL}: {met(outcome, recipe.budget)}")
     printer.write_json(summary(outcome, output))
 
 
@@ -98,12 +103,16 @@ def source_of(path: Path, data: str | None, validation: str | None) -> Path | di
 def number(option: str, text: str, suffix: str) -> float:
     """0.5 of "50%" or "0.5", 6 of "6ms" or "6".
 
-    Raises BadParameter: neither.
+    Raises BadParameter: neither; not a share of something, or no time.
     """
-    plain = text.strip().removesuffix(suffix).strip()
+    plain, share = text.strip().removesuffix(suffix).strip(), suffix == "%"
     try:
         found = float(plain)
     except ValueError as error:
-        example = "50% or 0.5" if suffix == "%" else "6ms"
-        raise typer.BadParameter(f"{option} {text!r}: expected {example}") from error
-    return found / 100 if suffix == "%" and text.strip().endswith("%") else found
+        raise typer.BadParameter(f"{option} {text!r}: expected {'50% or 0.5' if share else '6ms'}") from error
+    found = found / 100 if share and text.strip().endswith("%") else found
+    if share and not 0 < found <= 1:
+        raise typer.BadParameter(f"{option} {text!r}: expected a share above 0 and up to 1, as 50% or 0.5")
+    if not share and not 0 < found < math.inf:
+        raise typer.BadParameter(f"{option} {text!r}: expected milliseconds above 0, as 6ms")
+    return found

@@ -28,6 +28,13 @@ def cost(of: Cost, keep: Bools) -> float:
         return float(of(torch.from_numpy(keep.astype(np.float32))))
 
 
+def amount(of: Cost, share: float, up: bool = False) -> str:
+    """A share as users name it: milliseconds of a time, else the share itself. up: to the next ten-thousandth."""
+    value = share * of.whole if of.unit == "ms" else share
+    value = float(np.ceil(value * 1e4) / 1e4) if up else value
+    return f"{value:.4g} ms" if of.unit == "ms" else f"{value:g}"
+
+
 def by_scores(groups: Groups, scores: Floats, of: Cost, budget: float, least: int = 1) -> Bools:
     """bool[groups.n]: the groups of the highest scores in the whole network, as many as the budget allows; of every
     bundle at least `least`.
@@ -40,8 +47,8 @@ def by_scores(groups: Groups, scores: Floats, of: Cost, budget: float, least: in
     floor = cost(of, held)
     if floor > budget:
         raise ShrinkError(
-            f"budget {budget:g}: can't be reached, expected at least {np.ceil(floor * 1e4) / 1e4:g}, which is {least} "
-            f"channel{'s' * (least > 1)} in each layer, {floor * of.whole:.4g} {of.unit}"
+            f"budget {amount(of, budget)}: can't be reached, expected at least {amount(of, floor, up=True)}, which is "
+            f"{least} channel{'s' * (least > 1)} in each layer"
         )
     order = np.argsort(np.where(held, np.inf, scores), kind="stable")[: int((~held).sum())]  # the least first
     low, high = 0, len(order)  # how many go: low too few, high enough
@@ -80,8 +87,8 @@ def rounded(groups: Groups, scores: Floats, keep: Bools, of: Cost, budget: float
         found = _widest(groups, order, widths)
     if (floor := cost(of, found)) > budget:
         raise ShrinkError(
-            f"budget {budget:g}: can't be reached in steps of {round_to} channels, expected at least "
-            f"{np.ceil(floor * 1e4) / 1e4:g}, or a smaller round_to"
+            f"budget {amount(of, budget)}: can't be reached in steps of {round_to} channels, expected at least "
+            f"{amount(of, floor, up=True)}, or a smaller round_to"
         )
     closed = set[int]()
     while len(closed) < len(order):

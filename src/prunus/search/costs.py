@@ -101,7 +101,8 @@ class Latency:
     def __init__(self, groups: Groups, times: Sequence[Times], rest_ms: float = 0.0) -> None:
         """times: of each of groups.calls."""
         self._sizes = [(size_of(groups, call.weight, 0), size_of(groups, call.weight, 1)) for call in groups.calls]
-        self._times, self._rest, self.factor, self.whole, self._n = times, rest_ms, 1.0, 1.0, groups.n
+        self._times = [_from_nothing(table) for table in times]
+        self._rest, self.factor, self.whole, self._n = rest_ms, 1.0, 1.0, groups.n
         self.whole = float(self(torch.ones(groups.n)))
 
     def calibrate(self, mask: Tensor, measured_ms: float) -> None:
@@ -123,6 +124,22 @@ class Latency:
             channels = columns.fixed + torch.from_numpy(columns.counts).to(mask.device) @ mask
             total = total + _interpolate(table, filters, channels)
         return self.factor * total / self.whole
+
+
+def _from_nothing(table: Times) -> Times:
+    """With a row of no filters and a column of no channels, as the first cells go on, but never less than nothing and
+    never slower where it is narrower."""
+    filters, ms = _continued(table.filters, table.ms)
+    channels, turned = _continued(table.channels, ms.T)
+    return Times(filters, channels, turned.T)
+
+
+def _continued(grid: Floats, ms: Floats) -> tuple[Floats, Floats]:
+    if len(grid) == 1 or grid[0] == 0:
+        return grid, ms
+    first = ms[0] - grid[0] * (ms[1] - ms[0]) / (grid[1] - grid[0])
+    first = np.maximum.accumulate(np.clip(first, 0, ms[0]))
+    return np.concatenate([[0.0], grid]), np.vstack([first, ms])
 
 
 def _interpolate(table: Times, filters: Tensor, channels: Tensor) -> Tensor:

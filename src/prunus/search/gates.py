@@ -6,6 +6,7 @@ backward as in the authors' code. Ours: the mask is an exact 0 or 1, so that rem
 layer stays; b is shared by all places where a group's channels are (a residual stage has one mask).
 """
 
+from collections.abc import Mapping
 from typing import cast, final
 
 import numpy as np
@@ -13,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from prunus.errors import ShrinkError
+from prunus.errors import ShrinkError, UnsupportedError
 from prunus.search.branches import branched, merge
-from prunus.training.shrink.follow import follow
+from prunus.training.shrink.follow import Followed, follow
 from prunus.training.shrink.groups import Groups
 from prunus.training.shrink.trace import Inputs, trace
 from prunus.training.shrink.units import WHOLE, Ids
@@ -54,7 +55,11 @@ class Gates(nn.Module):
         bundle = cast(Tensor, self.bundle)
         top = torch.full((self.n_bundles,), -torch.inf, device=self.b.device)
         top = top.scatter_reduce(0, bundle, self.b.detach(), "amax")[bundle]
-        return ((self.b > ALIVE) | ((top <= ALIVE) & (self.b == top))).float()
+        last = (top <= ALIVE) & (self.b == top)
+        number = torch.arange(len(self.b), device=self.b.device)  # of several as large the first one only
+        first = torch.full((self.n_bundles,), len(self.b), device=self.b.device)
+        first = first.scatter_reduce(0, bundle, torch.where(last, number, len(self.b)), "amin")[bundle]
+        return ((self.b > ALIVE) | (number == first)).float()
 
     @torch.no_grad()
     def freeze(self, keep: NDArray[np.bool_] | None = None) -> None:
@@ -77,8 +82,7 @@ class DepthwiseBinary(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Like x."""
-        mask = self._gates[0]()
-        mask = torch.cat([mask, mask.new_ones(1)])[cast(Tensor, self.ids)]
+        mask = _placed(self._gates[0], cast(Tensor, self.ids))
         return x * mask.to(x.dtype).reshape([-1 if d == self.dim else 1 for d in range(x.ndim)])
 
     def __deepcopy__(self, memo: dict[int, object]) -> "DepthwiseBinary":
@@ -86,21 +90,60 @@ class DepthwiseBinary(nn.Module):
 
 
 @final
+class GatedRecurrent(nn.Module):
+    """RNN, GRU or LSTM whose units read each other, and those of the layer below, through gates.
+
+    ids: by the names of its weights, the group of each of their columns.
+    """
+
+    def __init__(self, gates: Gates, layer: nn.RNNBase, ids: Mapping[str, Ids]) -> None:
+        super().__init__()
+        self._gates, self.layer, self.names = (gates,), layer, tuple(ids)
+        for name, columns in ids.items():
+            places = torch.from_numpy(np.where(columns == WHOLE, len(gates.b), columns))
+            self.register_buffer(f"ids_{name}", places, persistent=False)
+
+    def forward(self, *args: object, **named: object) -> object:
+        """As the layer."""
+        own, names = self.layer._flat_weights, self.layer._flat_weights_names
+        masks = {name: _placed(self._gates[0], cast(Tensor, getattr(self, f"ids_{name}"))) for name in self.names}
+        self.layer._flat_weights = [
+            weight * masks[name] if name in masks and weight is not None else weight
+            for name, weight in zip(names, own, strict=True)
+        ]
+        try:
+            return self.layer(*args, **named)
+        finally:
+            self.layer._flat_weights = own
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "GatedRecurrent":
+        raise TypeError("gates are shared: copy the network without them")
+
+
+def _placed(gates: Gates, ids: Tensor) -> Tensor:
+    """The masks of positions; ids beyond the last group stay."""
+    mask: Tensor = gates()
+    return torch.cat([mask, mask.new_ones(1)])[ids]
+
+
+@final
 class Gated(nn.Module):
     """A network with gates, which has the modules, and so the weights, of the one that it was made from.
 
-    network: the graph with DepthwiseBinary in it. plain: what it was made from. groups: of the merged network, where it
-    has branches.
+    network: the graph with gates in it, as it is in training. still: in evaluation, the same layers. plain: what it was
+    made from. groups: of the merged network, where it has branches.
     """
 
-    def __init__(self, network: fx.GraphModule, plain: nn.Module, groups: Groups, gates: Gates) -> None:
+    def __init__(
+        self, network: fx.GraphModule, still: fx.GraphModule, plain: nn.Module, groups: Groups, gates: Gates
+    ) -> None:
         super().__init__()
-        self.network, self.gates, self.groups = network, gates, groups
+        self.network, self.still, self.gates, self.groups = network, still, gates, groups
         self._plain = (plain,)
 
     def forward(self, *inputs: Tensor) -> object:
         """What the network answers."""
-        return self.network(*inputs)
+        return self.network(*inputs) if self.training else self.still(*inputs)
 
     def weights(self) -> list[nn.Parameter]:
         """Of the network, without b."""
@@ -119,39 +162,66 @@ class Gated(nn.Module):
 
 def insert_gates(model: nn.Module, example_inputs: Inputs) -> Gated:
     """The network with a gate wherever a layer with weights reads channels that may go: behind activation, addition
-    and pooling.
+    and pooling; and within recurrent layers.
 
-    Raises UnsupportedError: torch.fx can't trace the model, or it can't be run on the inputs. ShrinkError: nothing in
-    it can go, with the first reason.
+    Raises UnsupportedError: torch.fx can't trace the model, it can't be run on the inputs, or its layers are others in
+    training than in evaluation. ShrinkError: nothing in it can go, with the first reason.
     """
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
-    modes = {module: module.training for module in model.modules()}
     merged = merge(model) if branched(model) else model
     followed = follow(merged, inputs)
     groups = followed.groups
     if groups.n == 0:
         reason = next(iter(groups.reasons.values()), "no layers with weights")
         raise ShrinkError(f"{type(model).__name__}: no channel can go: {reason}")
+    graphs = [_traced(model, inputs, training) for training in (True, False)]
+    _same_layers(type(model).__name__, *graphs)
+    gates, made = Gates(groups), dict[str, nn.Module]()
+    network, still = (_gated(model, graph, followed, gates, made) for graph in graphs)
+    return Gated(network, still, model, groups, gates)
+
+
+def _traced(model: nn.Module, inputs: tuple[Tensor, ...], training: bool) -> fx.Graph:
+    """The graph in that mode; what functions are told of it, as dropout is, is part of the graph."""
+    modes = {module: module.training for module in model.modules()}
     try:
-        model.train()
-        graph = trace(model, inputs)
+        model.train(training)
+        return trace(model, inputs)
     finally:
         for module, mode in modes.items():
             module.training = mode
-    gates = Gates(groups)
+
+
+def _same_layers(model: str, training: fx.Graph, still: fx.Graph) -> None:
+    """Raises UnsupportedError: other nodes, of which the first is named."""
+    steps = [[(node.name, node.op, str(node.target)) for node in graph.nodes] for graph in (training, still)]
+    for mode, some, others in (("training", *steps), ("evaluation", *reversed(steps))):
+        if odd := [name for name, *what in some if (name, *what) not in set(others)]:
+            raise UnsupportedError(f"{model}: {odd[0]}: in {mode} only, expected the same layers in both modes")
+
+
+def _gated(
+    model: nn.Module, graph: fx.Graph, followed: Followed, gates: Gates, made: dict[str, nn.Module]
+) -> fx.GraphModule:
+    """The graph with gates in it. made: gates by their names, which all graphs of a network have in common."""
     root = fx.GraphModule(model, graph)
-    places = 0
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
     for node in list(graph.nodes):
+        if node.op == "call_module" and isinstance(layer := root.get_submodule(str(node.target)), nn.RNNBase):
+            own = {name: followed.groups.ties.get((names[id(p)], 1)) for name, p in layer.named_parameters()}
+            inner = {name: ids for name, ids in own.items() if ids is not None and not name.startswith("weight_ih_l0")}
+            if inner:
+                node.target = f"gates_{node.name}"
+                root.add_submodule(node.target, made.setdefault(node.target, GatedRecurrent(gates, layer, inner)))
         if node.name in followed.channels and any(_reads(root, user) for user in node.users):
-            dim, ids = followed.channels[node.name]
-            name = f"gate{places}"
-            root.add_submodule(name, DepthwiseBinary(gates, dim, ids))
+            name = f"gate_{node.name}"
+            root.add_submodule(name, made.setdefault(name, DepthwiseBinary(gates, *followed.channels[node.name])))
             with graph.inserting_after(node):
                 gate = graph.call_module(name, (node,))
             node.replace_all_uses_with(gate, lambda user, gate=gate: user is not gate)
-            places += 1
+    graph.lint()
     root.recompile()
-    return Gated(root, model, groups, gates)
+    return root
 
 
 def _reads(root: fx.GraphModule, node: fx.Node) -> bool:
@@ -161,7 +231,7 @@ def _reads(root: fx.GraphModule, node: fx.Node) -> bool:
         if getattr(module, "groups", 1) > 1 and getattr(module, "groups", 1) == getattr(module, "in_channels", 0):
             return False  # depthwise: the layer behind it has the gate
         return hasattr(module, "merged") or isinstance(
-            module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear | nn.RNNBase
+            module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear | nn.RNNBase | GatedRecurrent
             | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d,
         )  # fmt: skip
     name = getattr(node.target, "__name__", str(node.target))

@@ -19,6 +19,7 @@ from prunus.training.shrink.trace import Inputs
 
 ROUNDS = 5
 CLOSE = 0.02  # of the budget: near enough
+MISSED = 0.05  # of the budget: to be told
 
 Bools = NDArray[np.bool_]
 
@@ -34,12 +35,19 @@ class Round:
 
 
 def latency_of(
-    model: nn.Module, example_inputs: Inputs, threads: int | None = None, progress: Callable[[str], None] | None = None
+    model: nn.Module,
+    example_inputs: Inputs,
+    threads: int | None = None,
+    progress: Callable[[str], None] | None = None,
+    factor: float | None = None,
 ) -> Latency:
-    """A cost in milliseconds for a WidthSearch over the model, right for the whole network; see `times.latency`."""
+    """A cost in milliseconds for a WidthSearch over the model, right for the whole network; see `times.latency`.
+
+    factor: of a Latency that was calibrated before, in place of measuring.
+    """
     merged = merge(model) if branched(model) else model
     of = latency(merged, example_inputs, find_groups(merged, example_inputs), threads, progress)
-    of.scale(of.factor * compiled(merged, example_inputs, threads).ms / of.whole)
+    of.scale(of.factor * compiled(merged, example_inputs, threads).ms / of.whole if factor is None else factor)
     return of
 
 
@@ -72,12 +80,17 @@ def meet(
     """Trim, measure, calibrate, and again, until the budget is met within CLOSE or ROUNDS are over; the best first.
 
     of: the search's cost. chosen: what lives under `search.budget`; `search.trimmed`, if it isn't said. Nothing is
-    frozen. Raises ShrinkError: the budget can't be reached.
+    frozen. Raises ShrinkError: the budget can't be reached, as it seems before anything was measured.
     """
     chosen = chosen or search.trimmed
     rounds = list[Round]()
     for _ in range(ROUNDS):
-        keep = chosen()
+        try:
+            keep = chosen()
+        except ShrinkError:
+            if not rounds:
+                raise
+            break  # below one channel in each layer
         if any((known.keep == keep).all() for known in rounds):
             break  # widths come in steps
         foreseen = float(of(as_mask(keep))) * of.whole

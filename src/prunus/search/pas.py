@@ -118,7 +118,7 @@ class WidthSearch:
         if gates.frozen:
             return
         slope = gates.b.grad
-        assert slope is not None
+        assert slope is not None, "expected a forward and a backward pass through `network` before each step"
         if not self._rate:
             self._squares += slope.square().cpu().double()
             if self.done + 1 >= WARM * self.n_steps:
@@ -126,7 +126,7 @@ class WidthSearch:
         else:
             if self.done > DESCENT * self.n_steps:  # before, the cost is behind what is due anyway
                 self._owed += self._excess / (LAG * self.n_steps)
-            left = min(1.0, (1 - self.done / self.n_steps) / (1 - CALM))
+            left = min(1.0, max(0.0, (1 - self.done / self.n_steps) / (1 - CALM)))
             gates.b.sub_(left * self._rate * slope).clamp_(0, MOST)
         gates.b.grad = None
         self.done += 1

@@ -12,8 +12,10 @@ from ruamel.yaml import YAML
 from prunus.extras import missing_package
 from prunus.runtime.atomic import write_atomically
 from prunus.search.branches import branched, merge
+from prunus.search.choose import amount
 from prunus.search.costs import macs, weights
 from prunus.search.pas import WidthSearch
+from prunus.search.recipe import Budget
 from prunus.search.times import compiled
 from prunus.search.trainer import SearchRun
 from prunus.training.export import export_onnx
@@ -124,7 +126,10 @@ def plot(search: WidthSearch) -> bytes:
         label = f"{first_layer(groups, int(members[0]))}, {len(members)}"
         axes.plot(steps, history[:, number] / len(members), color=colors[number], label=label, linewidth=1)
     axes.set(xlabel="step of the search", ylabel="channels that live, share", ylim=(0, 1.02))
-    axes.set_title(f"widths under a budget of {search.budget:.1%} of the {search.cost.unit}")
+    limit = f"{search.budget:.1%} of the {search.cost.unit}"
+    if search.cost.unit == "ms":
+        limit = amount(search.cost, search.budget)
+    axes.set_title(f"widths under a budget of {limit}")
     axes.legend(fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5), ncols=1 + len(groups.bundles) // 30)
     stream = io.BytesIO()
     figure.savefig(stream, format="svg", metadata={"Date": None})
@@ -135,6 +140,13 @@ def first_layer(groups: Groups, group: int) -> str:
     """The first layer that makes channels of a group, without ".weight"."""
     keys = (key for key in groups.filters if key in groups.counts and groups.counts[key][group])
     return next((name.removesuffix(".weight") for name, _ in keys), "inputs")
+
+
+def met(outcome: Outcome, budget: Budget) -> str:
+    """What it costs and what it was to cost, in the budget's terms."""
+    if budget.latency is not None:
+        return f"{outcome.ms[1]:.4g} ms, budget {budget.latency:g} ms"
+    return f"{outcome.cost:.2%} of the whole cost, budget {outcome.budget:.2%}"
 
 
 def summary(outcome: Outcome, folder: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ checkpoint. One process.
 
 import math
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import final
@@ -13,11 +14,11 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from prunus.errors import TrainingError
+from prunus.errors import PrunusWarning, TrainingError
 from prunus.search import choose
 from prunus.search.branches import branched, merge
 from prunus.search.costs import Cost, Latency, macs, weights
-from prunus.search.meet import calibrate, latency_of, meet, share_of
+from prunus.search.meet import MISSED, calibrate, latency_of, meet, share_of
 from prunus.search.pas import Found, WidthSearch
 from prunus.search.recipe import SearchRecipe
 from prunus.search.times import compiled
@@ -38,6 +39,11 @@ from prunus.training.state import describe
 from prunus.training.trainer import Audience, make_folder, try_network
 
 COSTS: dict[str, Callable[[Groups], Cost]] = {"macs": macs, "weights": weights}
+CALIBRATED = (
+    1 / 4,
+    1 / 2,
+    3 / 4,
+)  # of a search's steps: then a budget of milliseconds is set right, beside epochs' ends
 MOST_WIDTHS = 12  # that a line of progress shows
 
 
@@ -45,9 +51,9 @@ MOST_WIDTHS = 12  # that a line of progress shows
 class SearchRun:
     """A search under way. step: how many are done, of n_steps; first n_dense of a dense network, then n_search.
 
-    Raises TrainingError: data or a model that can't be had. UnsupportedError, ShrinkError: as `WidthSearch`, when the
-    search begins. CheckpointError: the checkpoint there is of another model or recipe. OutputError: the folder can't be
-    written.
+    Raises TrainingError: data or a model that can't be had. UnsupportedError, ShrinkError: as `WidthSearch`, before
+    anything is trained. CheckpointError: the checkpoint there is of another model or recipe. OutputError: the folder
+    can't be written.
     """
 
     def __init__(
@@ -87,6 +93,8 @@ class SearchRun:
         saved = checkpoint.newest(output, self.identity)
         if saved is not None:
             self._restore(saved)
+        else:
+            self._rehearse()
         cut_metrics(output, self.step)
 
     def run(self) -> None:
@@ -101,6 +109,8 @@ class SearchRun:
             self.audience.step(TrainingStep(phase, self.step, self.n_steps, loss, self._widths_text()))
             if self.step % self.per_epoch == 0:
                 self._end_epoch(phase)
+            elif phase == "search" and self.step - self.n_dense in self._marks:
+                self._calibrate()
             self._turn()
             if self._due():
                 self._save()
@@ -130,26 +140,36 @@ class SearchRun:
         if self.search is None and self.step == self.n_dense:
             self.scores["dense"] = self._evaluate()
             self.audience.line(f"dense: {self.scores['dense']}")
+            if self.scores["dense"].chance:
+                warnings.warn(
+                    "the dense network is no better than chance: expected model.weights, or epochs.dense to train it "
+                    "first", PrunusWarning, stacklevel=2,
+                )  # fmt: skip
             self.optimizer.state.clear()
             self._begin()
         if self.search is not None and self.found is None and self.step == self.n_dense + self.n_search:
             self._decide(self.search)
 
-    def _begin(self, factor_of: float | None = None) -> None:
-        """Make the search. factor_of: of its latency, where a run goes on."""
-        budget, kind = self.recipe.budget, "macs"
+    def _rehearse(self) -> None:
+        """What can't be searched, or not within the budget, says so before the network is trained for that."""
+        self._begin()
+        self.search = None
+
+    def _begin(self, going_on: bool = False, factor_of: float | None = None) -> None:
+        """Make the search. factor_of: of its latency, where a run is going on."""
+        budget = self.recipe.budget
         if budget.latency is not None:
-            self.latency = latency = latency_of(self.plain, self.example(), self.threads, self.audience.line)
+            self.latency = latency = latency_of(self.plain, self.example(), self.threads, self.audience.line, factor_of)
             self.dense_ms = latency.whole
-            share = share_of(latency, budget.latency)
-            if factor_of is not None:
-                latency.scale(factor_of)
+            share = share_of(latency, budget.latency) if factor_of is None else 1.0  # it is restored
             cost_of: Callable[[Groups], Cost] = lambda _: latency  # noqa: E731
         else:
             kind = "macs" if budget.macs is not None else "weights"
             share, cost_of = budget.macs or budget.weights or 1.0, COSTS[kind]
         self.search = WidthSearch(self.plain, self.example(), cost_of, share, max(self.n_search, 1))
         self.search.network.to(self.place.device)
+        if not going_on:
+            self._chosen()  # says so now if it can't be done
 
     def _decide(self, search: WidthSearch) -> None:
         """The widths stand from now on."""
@@ -157,7 +177,13 @@ class SearchRun:
         if self.latency is None or budget_ms is None:
             keep = self._chosen()
         else:
-            keep = meet(search, self.latency, budget_ms, self.measured_ms, self._chosen, self.audience.line)[0].keep
+            best = meet(search, self.latency, budget_ms, self.measured_ms, self._chosen, self.audience.line)[0]
+            keep = best.keep
+            if abs(off := best.ms / budget_ms - 1) > MISSED:
+                warnings.warn(
+                    f"budget {budget_ms:g} ms: missed by {abs(off):.0%}, {best.ms:.4g} ms measured; "
+                    "no widths that were tried come nearer", PrunusWarning, stacklevel=2,
+                )  # fmt: skip
         self.found = search.freeze(keep)
         self.optimizer.state.clear()
         self._recalibrate()
@@ -258,13 +284,25 @@ class SearchRun:
             found = self.search.found(keep)
             row |= {"cost": found.cost, "widths": self._widths()}
             said = f", cost {found.cost:.2%}"
-            if phase == "search" and self.latency is not None and self.recipe.budget.latency is not None:
-                ms = self.measured_ms(self.search.shrink(keep))
-                calibrate(self.search, self.latency, self.recipe.budget.latency, keep, ms)
+            if phase == "search" and (ms := self._calibrate()) is not None:
                 row["ms"], said = ms, f"{said}, {ms:.3f} ms"
         add_metrics(self.output, row)
         self.audience.line(f"epoch {epoch} of {self.n_steps // self.per_epoch}, {phase}: {score}{said}")
         self._lost, self._n_lost = 0.0, 0
+
+    @property
+    def _marks(self) -> set[int]:
+        return {round(share * self.n_search) for share in CALIBRATED}
+
+    def _calibrate(self) -> float | None:
+        """Milliseconds of the network as it is, where the budget is of them; the search then goes by that."""
+        budget_ms = self.recipe.budget.latency
+        if self.search is None or self.latency is None or budget_ms is None:
+            return None
+        keep = self.search.network.keep()
+        ms = self.measured_ms(self.search.shrink(keep))
+        calibrate(self.search, self.latency, budget_ms, keep, ms)
+        return ms
 
     def _due(self) -> bool:
         how = self.recipe.checkpoint
@@ -290,7 +328,7 @@ class SearchRun:
         set_weights(self.plain, saved.part("model"))
         set_optimizer(self.optimizer, saved.part("optimizer"))
         if state := saved.part("search"):
-            self._begin(said["factor"])
+            self._begin(True, said["factor"])
             assert self.search is not None
             self.search.load_state_dict(state)
             if self.search.network.gates.frozen:

@@ -61,8 +61,14 @@ class _Tracer(fx.Tracer):
 
 def _decide(model: nn.Module, graph: fx.Graph, node: fx.Node, inputs: tuple[Tensor, ...]) -> bool:
     graph.output(node)
-    with torch.no_grad():
-        value = fx.Interpreter(model, graph=graph).run(*inputs)
+    modes = {module: module.training for module in model.modules()}
+    model.eval()  # statistics stay as they are
+    try:
+        with torch.no_grad():
+            value = fx.Interpreter(model, graph=graph).run(*inputs)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
     if not isinstance(value, bool | int | float | str | None):
         raise UnsupportedError(f"{_name(model)}: {node.name}: decides by the values of a tensor, and can't be traced")
     return bool(value)
