@@ -34,7 +34,7 @@ from prunus.search.branches import branched, merge
 from prunus.search.choose import bn_gamma, by_scores, magnitude, uniform
 from prunus.search.costs import Cost, Latency, macs
 from prunus.search.families import pas_light, pas_vgg
-from prunus.search.meet import calibrate, latency_of, meet, share_of
+from prunus.search.meet import CALIBRATED, calibrate, latency_of, meet, share_of
 from prunus.search.pas import WidthSearch
 from prunus.search.times import compiled
 from prunus.training.export import export_onnx
@@ -180,15 +180,16 @@ def fit(
     rate: Callable[[float], float],
     seed: int,
     search: WidthSearch | None = None,
-    after_epoch: Callable[[int], None] = lambda epoch: None,
+    look: Callable[[], None] = lambda: None,
 ) -> float:
-    """Train in place, in bfloat16 where the layers like it; seconds, without `after_epoch`. rate: of 0 to 1, how far
-    the training is."""
+    """Train in place, in bfloat16 where the layers like it; seconds, without `look`. rate: of 0 to 1, how far the
+    training is. look: called at the shares CALIBRATED of it, and at its end."""
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     network.train()
     optimizer = torch.optim.SGD(parameters, lr=rate(0.0), momentum=0.9, nesterov=True, weight_decay=WEIGHT_DECAY)
     n_batches, step, spent = len(data.x) // BATCH, 0, 0.0
+    marks = {round(share * epochs * n_batches) for share in (*CALIBRATED, 1.0)}
     shift = fashion.SHIFT
     windows = functional.pad(data.x, (shift,) * 4, value=float(data.x.min())).unfold(2, 28, 1).unfold(3, 28, 1)
     for epoch in range(epochs):
@@ -209,9 +210,12 @@ def fit(
             if search is not None:
                 search.step()
             step += 1
+            if step in marks:
+                spent += time.perf_counter() - start
+                look()
+                start = time.perf_counter()
         spent += time.perf_counter() - start
         print(f"  epoch {epoch + 1} of {epochs}: loss {lost / n_batches:.4f}, {spent:.0f} s", flush=True)
-        after_epoch(epoch)
     network.eval()
     return spent
 
@@ -268,7 +272,7 @@ def measure(case: Case, epochs: Epochs, quick: bool, scale: int = 1) -> store.Ro
     def milliseconds(smaller: nn.Module) -> float:
         return compiled(smaller, example, 1).ms
 
-    def after_epoch(_: int) -> None:
+    def look() -> None:
         keep = search.network.keep()
         said = " ".join(f"{int(keep[members].sum())}/{len(members)}" for members in search.groups.bundles)
         print(f"    cost {search.found(keep).cost:.4f}, widths {said}", flush=True)
@@ -277,7 +281,7 @@ def measure(case: Case, epochs: Epochs, quick: bool, scale: int = 1) -> store.Ro
 
     if case.method == "pas":
         searched_s = fit(search.network, search.network.weights(), task, train, epochs.search,
-                         lambda t: SEARCH_RATE, case.seed + 100, search, after_epoch)  # fmt: skip
+                         lambda t: SEARCH_RATE, case.seed + 100, search, look)  # fmt: skip
         keep = (
             search.trimmed() if table is None else meet(search, table, budget_ms, milliseconds, progress=print)[0].keep
         )

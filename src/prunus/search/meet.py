@@ -17,6 +17,7 @@ from prunus.search.times import compiled, latency
 from prunus.training.shrink.follow import find_groups
 from prunus.training.shrink.trace import Inputs
 
+CALIBRATED = (0.25, 0.5, 0.75)  # shares of a search: then, and at its end, a budget of milliseconds is set right
 ROUNDS = 5
 CLOSE = 0.02  # of the budget: near enough
 MISSED = 0.05  # of the budget: to be told

@@ -18,7 +18,7 @@ from prunus.errors import PrunusWarning, TrainingError
 from prunus.search import choose
 from prunus.search.branches import branched, merge
 from prunus.search.costs import Cost, Latency, macs, weights
-from prunus.search.meet import MISSED, calibrate, latency_of, meet, share_of
+from prunus.search.meet import CALIBRATED, MISSED, calibrate, latency_of, meet, share_of
 from prunus.search.pas import Found, WidthSearch
 from prunus.search.recipe import SearchRecipe
 from prunus.search.times import compiled
@@ -39,11 +39,6 @@ from prunus.training.state import describe
 from prunus.training.trainer import Audience, make_folder, try_network
 
 COSTS: dict[str, Callable[[Groups], Cost]] = {"macs": macs, "weights": weights}
-CALIBRATED = (
-    1 / 4,
-    1 / 2,
-    3 / 4,
-)  # of a search's steps: then a budget of milliseconds is set right, beside epochs' ends
 MOST_WIDTHS = 12  # that a line of progress shows
 
 
