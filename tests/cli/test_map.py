@@ -65,12 +65,26 @@ def test_the_same_bytes(folder: Path) -> None:
         (["--speedup", "2", "--method", "magic"], "--method 'magic': expected one of rules, exact"),
         (["--speedup", "2", "--difficulty", "so-so"], "expected one of easy, hard"),
         (["--speedup", "2", "--calibration", "nowhere"], "nowhere: no such file"),
+        (["--speedup", "2", "--method", "tpe"], "--data missing"),
+        (["--speedup", "2", "--data", "train.npz"], "--data with --method rules: expected one of search, tpe, nsga2"),
+        (["--speedup", "2", "--storage", "sqlite:///t.db"], "--storage with --method rules"),
+        (["--sparsity", "0.5", "--method", "tpe", "--data", "d"], "--sparsity with --method tpe"),
+        (["--speedup", "2", "-o", "model.onnx"], "model.onnx: is the model"),
+        (["--speedup", "2", "-o", "none/plan.yaml"], "none/plan.yaml: can't be written"),
     ],
 )
-def test_refuses(words: list[str], said: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_refuses_before_anything_is_measured(
+    words: list[str], said: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(["map", "model.onnx", *words]) == BAD_INPUT
     assert said in " ".join(capsys.readouterr().err.splitlines()[-1:])
     assert not Path("plan.yaml").exists()
+
+
+def test_estimates_are_not_checked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["map", "model.onnx", "--speedup", "1.1", "--target", "aarch64-neon", "--check", "2"]
+    assert run(words) == BAD_INPUT
+    assert "its times are estimates" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def sparsest(space: Space, sparsity: float) -> tuple[int, ...]:
 
     Raises BudgetError: they can't lose so many.
     """
-    sizes = [int(np.prod(layer.shape)) * (len(layer.options) > 1) for layer in space.layers]
+    sizes = [layer.n_weights * (len(layer.options) > 1) for layer in space.layers]
     total = sum(sizes)
     kept = [
         [size * (1 - option.sparsity) for option in layer.options]

@@ -84,8 +84,10 @@ def rule_4_smallest(options: Sequence[Option], whole_ms: float, beta: float) -> 
 
 def rule_5_break_even(found: Option, dense: Option) -> str:
     """Rule 5: what isn't clearly faster than dense isn't pruned."""
-    return "" if pays(found, dense) else (
-        f"rule 5: {found.scheme} at {found.sparsity:g} takes {found.ms:.4g} ms, dense {dense.ms:.4g}"
+    return (
+        ""
+        if pays(found, dense)
+        else (f"rule 5: {found.scheme} at {found.sparsity:g} takes {found.ms:.4g} ms, dense {dense.ms:.4g}")
     )
 
 
