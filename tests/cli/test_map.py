@@ -50,6 +50,23 @@ def test_plan_is_shown_written_and_carried_out(
     assert set(stated.split(", ")) == {layer["scheme"] for layer in shown["layers"]} - {None}
 
 
+def test_explore_draws_what_a_network_could_have(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    words = ["explore", "model.onnx", "--schemes", "filter", "--sparsities", "0.9", "--threads", "1"]
+    assert run([*words, "--frontier", "f.svg", "--json", "f.json"]) == DONE, capsys.readouterr().err
+    assert "frontier, ms" in capsys.readouterr().out and Path("f.svg").read_text().endswith("</svg>\n")
+    points = json.loads(Path("f.json").read_text())["frontier"]
+    assert points[0]["ms"] == points[0]["dense_ms"] and points[0]["loss"] == 0
+    assert [p["ms"] for p in points] == sorted((p["ms"] for p in points), reverse=True) and len(points) > 3
+    for more, said in (
+        (["--frontier", "f.pdf"], "--frontier f.pdf: expected a name in .svg or .png"),
+        (["--frontier", "none/f.svg"], "none/f.svg: can't be written"),
+        (["--data", "train.npz"], "--data needs --frontier"),
+    ):
+        assert run([*words, *more]) == BAD_INPUT
+        assert said in capsys.readouterr().err
+
+
 def test_the_same_bytes(folder: Path) -> None:
     for name in ("a.yaml", "b.yaml"):
         assert run(["map", "model.onnx", "--speedup", "2", "-o", name, "-q"]) == DONE
@@ -90,7 +107,7 @@ def test_estimates_are_not_checked(folder: Path, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("plan", "words", "said"),
     [
-        ("layers: [{match: conv9, skip: true}]", [], "'conv9' matches no layer; did you mean"),
+        ("layers: [{match: conv9, skip: true}]", [], "plan.yaml: rule 'conv9' matches no layer; did you mean"),
         ("layers: [{match: conv0, scheme: filter, sparsty: 0.5}]", [], "layers.0.sparsty: unknown key; did you mean"),
         ("layers: [{match: conv0, skip: true}]\nmachin: x", [], "machin: unknown key; did you mean machine?"),
         ("layers: [{match: conv0, keep: true}]", [], "'conv0': keep, expected skip"),
