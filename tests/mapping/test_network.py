@@ -5,10 +5,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from prunus.compiler.virtual import masked
 from prunus.errors import ModelError, TargetError
 from prunus.mapping.network import read_network
 from prunus.mapping.options import full_space
-from prunus.mapping.table import masked
 from prunus.pruning.onnx_weights import weights
 from prunus.sparsity.scheme import parse
 from tests.mapping.fakes import network, sources
