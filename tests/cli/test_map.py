@@ -78,7 +78,7 @@ def test_the_same_bytes(folder: Path) -> None:
     [
         ([], "found none, expected one of --target-latency"),
         (["--speedup", "2", "--sparsity", "0.9"], "found --speedup and --sparsity"),
-        (["--speedup", "100x"], "the best reachable is"),
+        (["--speedup", "100x"], "--speedup 100: budget 0.01529 ms: the best reachable is"),
         (["--speedup", "2", "--method", "magic"], "--method 'magic': expected one of rules, exact"),
         (["--speedup", "2", "--difficulty", "so-so"], "expected one of easy, hard"),
         (["--speedup", "2", "--calibration", "nowhere"], "nowhere: no such file"),
@@ -96,6 +96,14 @@ def test_refuses_before_anything_is_measured(
     assert run(["map", "model.onnx", *words]) == BAD_INPUT
     assert said in " ".join(capsys.readouterr().err.splitlines()[-1:])
     assert not Path("plan.yaml").exists()
+
+
+def test_a_budget_that_asks_for_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["map", "model.onnx", "--target-latency", "1s"]) == DONE
+    assert "nothing is pruned: the network as it is keeps this budget" in capsys.readouterr().out
+    assert run(["prune", "model.onnx", "--plan", "plan.yaml", "-o", "same.onnx"]) == DONE
+    assert run(["map", "model.onnx", "--speedup", "2"]) == DONE
+    assert "nothing is pruned" not in capsys.readouterr().out
 
 
 def test_estimates_are_not_checked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

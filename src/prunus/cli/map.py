@@ -167,6 +167,8 @@ def _show(printer: Printer, plan: "Plan") -> None:
         f"{plan.dense_ms / plan.predicted_ms:.2f} times as fast; {plan.other_ms:.4g} ms of it outside of these layers; "
         f"{plan.sparsity:.4f} of the weights zero; on {plan.about['machine']}, threads {plan.about['threads']}"
     )
+    if all(row.option.scheme is None for row in plan.rows):
+        printer.line("nothing is pruned: the network as it is keeps this budget")
     if any(not row.option.measured for row in plan.rows):
         printer.line("~ interpolated between measured sparsities, or estimated")
 

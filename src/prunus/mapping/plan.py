@@ -197,9 +197,9 @@ def solve_or_say(sources: Sources, space: Space, budget: Budget, terms: Terms) -
     try:
         return solve(space, budget)
     except BudgetError as error:
-        if terms.ends or not any(site.first or site.last for site in sources.network.sites):
-            raise
-        text = f"{error}; the first convolution and last classifier stay dense, --ends prunes them too"
+        text = f"--speedup {budget.value:g}: {error}" if budget.kind == "speedup" else str(error)
+        if not terms.ends and any(site.first or site.last for site in sources.network.sites):
+            text += "; the first convolution and last classifier stay dense, --ends prunes them too"
         raise BudgetError(text) from error
 
 
