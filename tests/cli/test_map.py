@@ -50,6 +50,23 @@ def test_plan_is_shown_written_and_carried_out(
     assert set(stated.split(", ")) == {layer["scheme"] for layer in shown["layers"]} - {None}
 
 
+def test_explore_draws_what_a_network_could_have(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    words = ["explore", "model.onnx", "--schemes", "filter", "--sparsities", "0.9", "--threads", "1"]
+    assert run([*words, "--frontier", "f.svg", "--json", "f.json"]) == DONE, capsys.readouterr().err
+    assert "frontier, ms" in capsys.readouterr().out and Path("f.svg").read_text().endswith("</svg>\n")
+    points = json.loads(Path("f.json").read_text())["frontier"]
+    assert points[0]["ms"] == points[0]["dense_ms"] and points[0]["loss"] == 0
+    assert [p["ms"] for p in points] == sorted((p["ms"] for p in points), reverse=True) and len(points) > 3
+    for more, said in (
+        (["--frontier", "f.pdf"], "--frontier f.pdf: expected a name in .svg or .png"),
+        (["--frontier", "none/f.svg"], "none/f.svg: can't be written"),
+        (["--data", "train.npz"], "--data needs --frontier"),
+    ):
+        assert run([*words, *more]) == BAD_INPUT
+        assert said in capsys.readouterr().err
+
+
 def test_the_same_bytes(folder: Path) -> None:
     for name in ("a.yaml", "b.yaml"):
         assert run(["map", "model.onnx", "--speedup", "2", "-o", name, "-q"]) == DONE
@@ -61,22 +78,44 @@ def test_the_same_bytes(folder: Path) -> None:
     [
         ([], "found none, expected one of --target-latency"),
         (["--speedup", "2", "--sparsity", "0.9"], "found --speedup and --sparsity"),
-        (["--speedup", "100x"], "the best reachable is"),
+        (["--speedup", "100x"], "--speedup 100: budget 0.01529 ms: the best reachable is"),
         (["--speedup", "2", "--method", "magic"], "--method 'magic': expected one of rules, exact"),
         (["--speedup", "2", "--difficulty", "so-so"], "expected one of easy, hard"),
         (["--speedup", "2", "--calibration", "nowhere"], "nowhere: no such file"),
+        (["--speedup", "2", "--method", "tpe"], "--data missing"),
+        (["--speedup", "2", "--data", "train.npz"], "--data with --method rules: expected one of search, tpe, nsga2"),
+        (["--speedup", "2", "--storage", "sqlite:///t.db"], "--storage with --method rules"),
+        (["--sparsity", "0.5", "--method", "tpe", "--data", "d"], "--sparsity with --method tpe"),
+        (["--speedup", "2", "-o", "model.onnx"], "model.onnx: is the model"),
+        (["--speedup", "2", "-o", "none/plan.yaml"], "none/plan.yaml: can't be written"),
     ],
 )
-def test_refuses(words: list[str], said: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_refuses_before_anything_is_measured(
+    words: list[str], said: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(["map", "model.onnx", *words]) == BAD_INPUT
     assert said in " ".join(capsys.readouterr().err.splitlines()[-1:])
     assert not Path("plan.yaml").exists()
 
 
+def test_a_budget_that_asks_for_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["map", "model.onnx", "--target-latency", "1s"]) == DONE
+    assert "nothing is pruned: the network as it is keeps this budget" in capsys.readouterr().out
+    assert run(["prune", "model.onnx", "--plan", "plan.yaml", "-o", "same.onnx"]) == DONE
+    assert run(["map", "model.onnx", "--speedup", "2"]) == DONE
+    assert "nothing is pruned" not in capsys.readouterr().out
+
+
+def test_estimates_are_not_checked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["map", "model.onnx", "--speedup", "1.1", "--target", "aarch64-neon", "--check", "2"]
+    assert run(words) == BAD_INPUT
+    assert "its times are estimates" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("plan", "words", "said"),
     [
-        ("layers: [{match: conv9, skip: true}]", [], "'conv9' matches no layer; did you mean"),
+        ("layers: [{match: conv9, skip: true}]", [], "plan.yaml: rule 'conv9' matches no layer; did you mean"),
         ("layers: [{match: conv0, scheme: filter, sparsty: 0.5}]", [], "layers.0.sparsty: unknown key; did you mean"),
         ("layers: [{match: conv0, skip: true}]\nmachin: x", [], "machin: unknown key; did you mean machine?"),
         ("layers: [{match: conv0, keep: true}]", [], "'conv0': keep, expected skip"),

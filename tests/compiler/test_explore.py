@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from prunus.compiler import explore as module
 from prunus.compiler.explore import ExploreRow, explore
@@ -37,6 +38,26 @@ def test_a_row_per_kind_of_layer_scheme_and_sparsity() -> None:
         else:
             assert row.ms is not None and row.ms > 0 and row.dense_ms > 0
             assert row.achieved == pytest.approx(row.sparsity, abs=0.03)
+
+
+@pytest.mark.parametrize("op", ["GRU", "LSTM"])
+def test_recurrent_layers_too(op: str) -> None:
+    n_gates = {"GRU": 3, "LSTM": 4}[op]
+    rng = np.random.default_rng(0)
+    arrays = {"w": rng.standard_normal((1, n_gates * 16, 12)), "r": rng.standard_normal((1, n_gates * 16, 16))}
+    graph = helper.make_graph(
+        [helper.make_node(op, ["x", "w", "r"], ["", "h"], name="cell", hidden_size=16)], "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [5, 1, 12])],
+        [helper.make_tensor_value_info("h", TensorProto.FLOAT, [1, 1, 16])],
+        [numpy_helper.from_array(array.astype(np.float32), name) for name, array in arrays.items()],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    rows = rows_of(model, "block-column:4x16", "pattern:4")
+    assert [(row.layer, row.scheme, row.sparsity, row.ms is None) for row in rows] == [
+        ("cell", "block-column:4x16", 0.5, False), ("cell", "block-column:4x16", 0.9, False),
+        ("cell", "pattern:4", 0.5, True), ("cell", "pattern:4", 0.9, True),
+    ]  # fmt: skip
+    assert all(row.dense_ms > 0 and row.shape == (n_gates * 16, 12) for row in rows)
 
 
 def test_layers_that_were_pruned_before_count_as_dense(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,4 +24,4 @@ def test_estimates_fall_with_sparsity_and_say_what_they_are() -> None:
     assert about.table.time(site, parse("unstructured"), 0.8).ms > times[1].ms
     assert not any(option.measured for layer in full_space(about, (0.8,)).layers for option in layer.options)
     plan = make_plan(about, Budget("speedup", 1.1), "rules", Terms())
-    assert plan.about["machine"] == "estimated for aarch64-neon"
+    assert plan.about["machine"] == "aarch64-neon, estimated"

@@ -1,12 +1,13 @@
 """The exact choice against all choices there are, and what it says where there is none."""
 
+import re
 from itertools import product
 
 import numpy as np
 import pytest
 
 from prunus.errors import BudgetError
-from prunus.mapping.knapsack import choose, fastest, least_loss, sparsest, undominated
+from prunus.mapping.knapsack import at_least, at_most, choose, fastest, least_loss, sparsest, undominated
 from prunus.mapping.space import LayerSpace, Option, Space
 
 
@@ -75,6 +76,26 @@ def test_a_budget_out_of_reach_names_what_bounds_it() -> None:
         BudgetError, match=r"budget 5 ms: the best reachable is [\d.]+ ms, [\d.]+ times.*stem 5 ms dense"
     ):
         least_loss(found, 5.0)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_best_that_is_named_can_be_had(seed: int) -> None:
+    found = space(seed)
+    with pytest.raises(BudgetError) as told:
+        least_loss(found, 0.1)
+    ms, speed = map(float, re.findall(r"reachable is ([\d.]+) ms, ([\d.]+) times", str(told.value))[0])
+    least_loss(found, ms)
+    least_loss(found, found.dense_ms / speed)
+    with pytest.raises(BudgetError) as told:
+        sparsest(found, 0.99)
+    sparsest(found, float(re.findall(r"reach is ([\d.]+)", str(told.value))[0]))
+
+
+def test_rounding_keeps_to_its_side() -> None:
+    assert [at_least(x) for x in (2.95114, 0.0012341, 123456.0, 2.5, 0.3, 0.0)] == [
+        "2.952", "0.001235", "1.235e+05", "2.5", "0.3", "0",
+    ]  # fmt: skip
+    assert [at_most(x, 3) for x in (4.039, 4.03, 99.99, 0.95)] == ["4.03", "4.03", "99.9", "0.95"]
 
 
 def test_options_that_others_beat_are_left_out() -> None:

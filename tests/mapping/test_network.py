@@ -5,11 +5,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from prunus.compiler.virtual import masked
 from prunus.errors import ModelError, TargetError
 from prunus.mapping.network import read_network
-from prunus.mapping.table import masked
+from prunus.mapping.options import full_space
+from prunus.pruning.onnx_weights import weights
 from prunus.sparsity.scheme import parse
-from tests.mapping.fakes import network
+from tests.mapping.fakes import network, sources
 from tests.runtime.networks import Net
 
 
@@ -31,7 +33,15 @@ def test_layers_that_share_weights_are_one() -> None:
     x = net.add("Conv", "x", weight, pads=[1] * 4)
     model = net.model(net.add("Conv", net.add("Relu", x), weight, pads=[1] * 4))
     (site,) = read_network(model, threads=1).sites
-    assert len(site.nodes) == 2 and site.macs == 2 * 576 * 36
+    assert len(site.nodes) == 2 and site.macs == 2 * 576 * 36 and len(site.layers) == 2
+
+
+def test_nodes_without_names_go_by_their_outputs() -> None:
+    model = network()
+    for node in model.graph.node:
+        node.name = ""
+    expected = [weight.layer for weight in weights(model)]
+    assert [site.name for site in read_network(model, threads=1).sites] == expected
 
 
 @pytest.mark.parametrize("steps", [5, 90])  # many have the input's part over time by itself
@@ -50,6 +60,8 @@ def test_recurrent_layers_are_pruned_in_both_weights(direction: str, steps: int)
     read = read_network(model, threads=1)
     (site,) = read.sites
     assert (site.name, site.op, len(site.nodes)) == ("gru", "GRU", n) and not (site.first or site.last)
+    (layer,) = full_space(sources(model), (0.8,)).layers
+    assert layer.n_weights == n * 3 * h * (i + h) == sum(array.size for array in arrays.values())
     assert [weight.name for weight in site.weights] == ["W", "R"] and site.macs == n * steps * 3 * h * (i + h)
     parts = masked(site.nodes[0], read.graph, parse("block-column:4x16"), 0.5, read.tuner())
     kept = sum(np.count_nonzero(layer.matrix) for layer, _, _ in parts)

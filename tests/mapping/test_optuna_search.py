@@ -28,6 +28,16 @@ def test_as_good_as_exhaustive_search(sampler: Sampler) -> None:
 
 
 @pytest.mark.parametrize("url", ["sqlite:///{}/trials.db", "journal:///{}/trials.log"])
+def test_a_study_of_other_budgets_keeps_this_one(url: str, tmp_path: Path) -> None:
+    how = Study("nsga2", 3, url.format(tmp_path))
+    dense = (0, 0, 0, 0)
+    search(SPACE, additive(SPACE), SPACE.dense_ms, how, dense)
+    start = exhaustive(SPACE, additive(SPACE), BUDGET / 1.5).mapping
+    found = search(SPACE, additive(SPACE), BUDGET / 1.5, how, start)
+    assert found.ms <= BUDGET / 1.5
+
+
+@pytest.mark.parametrize("url", ["sqlite:///{}/trials.db", "journal:///{}/trials.log"])
 def test_goes_on_where_it_was_stopped(url: str, tmp_path: Path) -> None:
     """What is in the storage counts, and isn't tried again; what was cut off doesn't count."""
     how = Study(trials=8, storage=url.format(tmp_path))
@@ -77,6 +87,8 @@ def test_other_networks_and_budgets_are_other_studies() -> None:
         ("quince://host/name", "quince://host/name: no such kind of database"),
         ("journal:////nowhere/trials.log", "no folder /nowhere"),
         ("journal:///", "expected a file"),
+        ("postgresql://host:port/name", "expected a URL as sqlite:///"),
+        ("redis://host:port", "expected a URL as|needs the package redis"),
     ],
 )
 def test_storages_that_cant_be_reached(url: str, words: str) -> None:

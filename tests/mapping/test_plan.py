@@ -11,8 +11,9 @@ from prunus.mapping.rules import Terms
 from prunus.pruning.one_shot import prune_by_rules
 from prunus.sparsity.check import fits
 from prunus.sparsity.scheme import parse
-from prunus.training.plan import read_plan
+from prunus.training.plan import read_plan, with_plan
 from tests.mapping.fakes import network, sources
+from tests.runtime.networks import Net
 
 
 @pytest.mark.parametrize(
@@ -104,6 +105,21 @@ def test_a_plan_is_what_is_pruned(tmp_path: Path) -> None:
         assert (str(report.scheme) if report.scheme else None) == row.option.scheme
         if row.option.scheme:
             assert report.sparsity == pytest.approx(row.option.sparsity, abs=0.02)
+
+
+def test_nodes_that_share_weights_are_pruned_alike(tmp_path: Path) -> None:
+    net = Net({"x": (1, 16, 6, 6)})
+    weight = net.weight(16, 16, 3, 3)
+    x = net.add("Conv", "x", weight, pads=[1] * 4)
+    model = net.model(net.add("Conv", net.add("Relu", x), weight, pads=[1] * 4))
+    path = tmp_path / "plan.yaml"
+    path.write_text(plan_text(make_plan(sources(model), Budget("speedup", 2), "rules", Terms(ends=True))))
+    pruned = prune_by_rules(model, read_plan(path).choices())
+    (report,) = pruned.layers
+    assert report.note.startswith("shared with") and report.weight == weight
+    assert len(pruned.model.graph.initializer) == len(model.graph.initializer)  # no copy for a reader left dense
+    recipe = {"model": {"build": "model.onnx"}, "data": {"train": "a.npz", "validation": "b.npz"}}
+    assert [rule.match for rule in with_plan(recipe, read_plan(path)).layers] == [weight]
 
 
 def test_out_of_reach() -> None:

@@ -56,7 +56,7 @@ def test_the_smallest_block_that_keeps_up_with_filters() -> None:
 def test_what_does_not_pay_is_not_pruned() -> None:
     dense = Option(None, 0.0, 1.0)
     assert rule_5_break_even(Option("filter", 0.5, 0.5), dense) == ""
-    assert "takes 0.99 ms" in rule_5_break_even(Option("filter", 0.5, 0.99), dense)
+    assert "takes 0.99 ms, dense 1" in rule_5_break_even(Option("filter", 0.5, 0.99), dense)
 
     def slow(site: Site, scheme: Scheme | None, sparsity: float) -> float:
         return formula(site, None, 0.0) * (1.0 if scheme is None else 1.2)
@@ -77,6 +77,13 @@ def test_no_option_is_slower_than_dense_or_without_reason(difficulty: str, schem
     assert inner.shape[2:] == (3, 3)
     assert all(str(option.scheme).startswith(scheme) for option in inner.options if option.sparsity > 0.55)
     assert [len(layer.options) > 1 for layer in ruled.space.layers] == [False, False, True, True, True, False]
+
+
+def test_reasons_say_which_data_set_it_is() -> None:
+    ruled = rule_based(sources(), replace(Terms("hard"), sparsities=(0.5, 0.8)))
+    inner = ruled.space.layers[3].name
+    assert ruled.reasons[inner, 0.5].startswith("rule 2: punched, patterns have 5/9 zeros at least")
+    assert ruled.reasons[inner, 0.8].startswith("rule 2: pattern, a hard data set")
 
 
 def test_layers_may_all_be_pruned() -> None:

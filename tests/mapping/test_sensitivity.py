@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from prunus.errors import CalibrationError
+from prunus.errors import CalibrationError, FeedError
 from prunus.mapping.sensitivity import energy_lost, fading, loss, measure_gains
 from prunus.pruning.one_shot import prune_by_rules
 from prunus.pruning.onnx_weights import read, weights
@@ -43,3 +43,13 @@ def test_gains_tell_layers_apart_by_the_outputs() -> None:
     assert gains == measure_gains(read_, feeds)
     with pytest.raises(CalibrationError, match="no batches"):
         measure_gains(read_, [])
+
+
+def test_feeds_are_those_of_the_network() -> None:
+    """Of a fixed batch they are cut, of another type or shape refused."""
+    read_ = sources().network
+    x = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
+    assert measure_gains(read_, [{"x": x}]) == measure_gains(read_, [{"x": x[:1]}, {"x": x[1:]}])
+    for other, said in ((x.astype(np.float64), "dtype float64, expected float32"), (x[..., :4], "expected .*, 8, 8")):
+        with pytest.raises(FeedError, match=said):
+            measure_gains(read_, [{"x": other}])

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from prunus.compiler.latency import Latencies, Place
+from prunus.compiler.virtual import masked
 from prunus.errors import PrunusWarning
 from prunus.mapping.keep import Entry, Kept
 from prunus.mapping.network import Site, read_network
-from prunus.mapping.table import GRID, Table, masked, table_of
+from prunus.mapping.table import GRID, Table, table_of
 from prunus.sparsity.check import check
 from prunus.sparsity.scheme import Scheme, parse
 from tests.mapping.fakes import formula, network, sources

@@ -6,10 +6,27 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from prunus.cli import frontier as frontier_view
 from prunus.cli.blocks import picture, show
 from prunus.cli.heat import heat_map
-from prunus.cli.options import Cc, InputShape, Json, OnnxModel, Quiet, Target, Threads, Verbose, parse_shapes
+from prunus.cli.images import parse_scaling
+from prunus.cli.options import (
+    Bgr,
+    Cc,
+    InputShape,
+    Json,
+    Mean,
+    OnnxModel,
+    Quiet,
+    Std,
+    Target,
+    Threads,
+    Verbose,
+    parse_shapes,
+)
 from prunus.cli.output import Printer, number
+from prunus.errors import ModelError
+from prunus.runtime.atomic import check_writable
 
 if TYPE_CHECKING:
     from prunus.compiler.explore import ExploreRow
@@ -40,6 +57,24 @@ def explore(
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Picture to write, SVG or PNG by its name: a heat map.")
     ] = None,
+    frontier: Annotated[
+        Path | None,
+        typer.Option(
+            "--frontier",
+            help="Picture to write, SVG or PNG: accuracy against time of the best plans, as `map` has them.",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            help="Of --frontier, for accuracies: npz with x and y, or a folder of images per class. Without "
+            "it the sum of sensitivities.",
+        ),
+    ] = None,
+    mean: Mean = "0",
+    std: Std = "255",
+    bgr: Bgr = False,
     threads: Threads = None,
     input_shape: InputShape = None,
     target: Target = None,
@@ -53,25 +88,38 @@ def explore(
     from prunus.compiler.explore import explore as explore_model
 
     printer = Printer(quiet, json)
-    if plot is not None and plot.suffix.lower() not in (".svg", ".png"):
-        raise typer.BadParameter(f"--plot {plot}: expected a name in .svg or .png")
+    for name, path in (("plot", plot), ("frontier", frontier)):
+        if path is not None and path.suffix.lower() not in (".svg", ".png"):
+            raise typer.BadParameter(f"--{name} {path}: expected a name in .svg or .png")
+        if path is not None:
+            check_writable(path)
+    if data is not None and frontier is None:
+        raise typer.BadParameter("--data needs --frontier")
+    if blocks is not None and frontier is not None:
+        raise typer.BadParameter("--blocks and --frontier: expected one of the two")
+    scaling = parse_scaling(mean, std, bgr)
     fractions = [_fraction(text) for text in sparsities.split(",")]
     names = [name.strip() for name in schemes.split(",")]
     if blocks is not None:
         fractions, names = fractions[-1:], candidates(blocks)
+    points, shapes = None, parse_shapes(input_shape)
     with printer.progress("explore") as step:
+        if frontier is not None:
+            points = frontier_view.points_of(model, data, scaling, threads, shapes, target, cc, step)
         rows = list(
             explore_model(
                 model,
                 schemes=names,
                 sparsities=fractions,
                 threads=threads,
-                input_shapes=parse_shapes(input_shape),
+                input_shapes=shapes,
                 target=target,
                 cc=cc,
                 progress=step,
             )
         )
+    if not rows:
+        raise ModelError(f"{model}: no layer to explore: expected an ungrouped Conv, Gemm, MatMul, GRU or LSTM")
     if blocks is not None:
         choices = choose_blocks(rows, tolerance)
         show(printer, choices)
@@ -93,7 +141,10 @@ def explore(
         heat_map(plot, rows, model.name)
     for line in sums(rows):
         printer.line(line)
-    printer.write_json({"model": str(model), "rows": rows})
+    if points is not None and frontier is not None:
+        frontier_view.show(printer, points)
+        frontier_view.picture(frontier, points, f"{model.name}: what it could have")
+    printer.write_json({"model": str(model), "rows": rows, **({"frontier": points} if points else {})})
 
 
 def sums(rows: "Sequence[ExploreRow]") -> list[str]:

@@ -7,7 +7,7 @@ import typer
 
 from prunus.cli.calibration import calibration_of
 from prunus.cli.images import parse_scaling
-from prunus.cli.map_search import Search, search_plan
+from prunus.cli.map_search import Search, check_search, prepare, search_plan
 from prunus.cli.options import (
     Bgr,
     Cc,
@@ -24,8 +24,8 @@ from prunus.cli.options import (
     parse_shapes,
 )
 from prunus.cli.output import Printer, number
-from prunus.errors import RecipeError
-from prunus.runtime.atomic import write_atomically
+from prunus.errors import OutputError, RecipeError, TargetError
+from prunus.runtime.atomic import check_writable, write_atomically
 
 if TYPE_CHECKING:
     from prunus.mapping.plan import Plan
@@ -100,7 +100,7 @@ def map(
     from prunus.mapping.accuracy import check_table
     from prunus.mapping.network import read_network
     from prunus.mapping.options import sources_of
-    from prunus.mapping.plan import METHODS, SEARCHES, make_plan, parse_budget, plan_text
+    from prunus.mapping.plan import METHODS, SEARCHES, check_searchable, make_plan, parse_budget, plan_text
     from prunus.mapping.rules import DIFFICULTIES, Terms
     from prunus.mapping.sensitivity import measure_gains
 
@@ -110,22 +110,29 @@ def map(
         raise RecipeError(f"--method {method!r}: expected one of {', '.join((*METHODS, *SEARCHES))}")
     if difficulty not in DIFFICULTIES:
         raise RecipeError(f"--difficulty {difficulty!r}: expected one of {', '.join(DIFFICULTIES)}")
-    shapes = parse_shapes(input_shape) or {}
+    search = Search(data, trials, steps, storage, seed, output.with_suffix(".search"))
+    check_search(method, search)
+    check_searchable(budget, method)
+    check_writable(output)
+    if output.resolve() == model.resolve():
+        raise OutputError(f"{output}: is the model, expected another file for the plan")
+    shapes, scaling = parse_shapes(input_shape) or {}, parse_scaling(mean, std, bgr)
     feeds = None
     if calibration is not None:
-        feeds = list(calibration_of(model, calibration, shapes, parse_scaling(mean, std, bgr), MOST) or ())
+        feeds = list(calibration_of(model, calibration, shapes, scaling, MOST) or ())
     with printer.progress("map") as step:
         network = read_network(
             model, precision=precision, calibration=feeds, threads=threads, input_shapes=shapes or None, target=target,
             cc=cc,
         )  # fmt: skip
+        if check and not network.here:
+            raise TargetError(f"--check with target {network.isa.target!r}: its times are estimates, none is measured")
+        prepared = prepare(network, search, scaling) if method in SEARCHES else None
         gains = {} if feeds is None else measure_gains(network, feeds, step)
         sources = sources_of(network, gains, step)
         terms, tried = Terms(difficulty, beta, ends), None
-        if method in SEARCHES:
-            search = Search(data, trials, steps, storage, seed, output.with_suffix(".search"))
-            scaling = parse_scaling(mean, std, bgr)
-            plan, tried = search_plan(sources, budget, terms, method, search, scaling, step)
+        if prepared is not None:
+            plan, tried = search_plan(sources, budget, terms, method, search, prepared, step)
         else:
             plan = make_plan(sources, budget, method, terms)
         found = check_table(network, sources.table, check, progress=step) if check else None
@@ -156,10 +163,12 @@ def _show(printer: Printer, plan: "Plan") -> None:
         ],
     )  # fmt: skip
     printer.line(
-        f"dense {plan.dense_ms:.3f} ms -> predicted {plan.predicted_ms:.3f} ms, "
-        f"{plan.dense_ms / plan.predicted_ms:.2f} times as fast; {plan.other_ms:.3f} ms of it outside of these layers; "
+        f"dense {plan.dense_ms:.4g} ms -> predicted {plan.predicted_ms:.4g} ms, "
+        f"{plan.dense_ms / plan.predicted_ms:.2f} times as fast; {plan.other_ms:.4g} ms of it outside of these layers; "
         f"{plan.sparsity:.4f} of the weights zero; on {plan.about['machine']}, threads {plan.about['threads']}"
     )
+    if all(row.option.scheme is None for row in plan.rows):
+        printer.line("nothing is pruned: the network as it is keeps this budget")
     if any(not row.option.measured for row in plan.rows):
         printer.line("~ interpolated between measured sparsities, or estimated")
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from prunus.errors import RecipeError, TrainingError, UnsupportedError
+from prunus.errors import RecipeError, StorageError, TrainingError, UnsupportedError
 
 if TYPE_CHECKING:
+    from prunus.mapping.network import Network
     from prunus.mapping.options import Sources
     from prunus.mapping.plan import Budget, Plan
     from prunus.mapping.rules import Terms
@@ -45,36 +46,71 @@ class Tried:
         )
 
 
-def search_plan(
-    sources: "Sources", budget: "Budget", terms: "Terms", method: str, how: Search, scaling: "Scaling",
-    step: Callable[[object], None],
-) -> "tuple[Plan, Tried]":  # fmt: skip
-    """The plan that a search finds, and how accurate it was.
+def check_search(method: str, how: Search) -> None:
+    """Do the options of a search go with the method?
 
-    Raises RecipeError: no data. TrainingError: data that isn't any, or a network that can't be trained.
-    UnsupportedError: recurrent layers, which aren't layers any more in a file's module.
+    Raises RecipeError, StorageError: they don't.
     """
-    from prunus.mapping.evaluate import Effort, Evaluator
-    from prunus.mapping.searched import Searching, searched_plan
-    from prunus.mapping.space import DENSE, Space
+    from prunus.mapping.plan import SEARCHES
+
+    if method in SEARCHES:
+        if how.data is None:
+            raise RecipeError(f"--method {method}: --data missing, expected an npz with x and y or a folder of images")
+        if how.storage is not None and method == "search":
+            raise StorageError("--storage with --method search: expected --method tpe or nsga2, whose trials it keeps")
+        return
+    for name, value in (("data", how.data), ("storage", how.storage)):
+        if value is not None:
+            raise RecipeError(f"--{name} with --method {method}: expected one of {', '.join(SEARCHES)}")
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What a search trains: the file as a module, and samples."""
+
+    module: Any
+    samples: Any
+
+
+def prepare(network: "Network", how: Search, scaling: "Scaling") -> Prepared:
+    """Read what a search needs, before anything is measured.
+
+    Raises TrainingError: data that isn't any, or a network that can't be trained. UnsupportedError: recurrent layers,
+    which aren't layers any more in a file's module. StorageError: the storage can't be reached.
+    """
+    from prunus.mapping.storage import open_storage
     from prunus.pruning.torch_module import to_module
 
-    if how.data is None:
-        raise RecipeError(f"--method {method}: --data missing, expected an npz with x and y or a folder of images")
-    network = sources.network
+    assert how.data is not None, "as `check_search` says"
+    if how.storage is not None:
+        open_storage(how.storage)
     for site in network.sites:
         if site.op in RECURRENT and not site.refusal:
             raise UnsupportedError(
                 f"layer {site.name}: {site.op} of a file isn't trained by a search; expected --method rules or exact, "
                 "or in Python an Evaluator of the torch module"
             )
-    shape = _sample_shape(network)
-    samples = _samples(how.data, scaling, shape)
-    module = to_module(network.model, network.input_shapes)
+    samples = _samples(how.data, scaling, _sample_shape(network))
+    return Prepared(to_module(network.model, network.input_shapes), samples)
+
+
+def search_plan(
+    sources: "Sources", budget: "Budget", terms: "Terms", method: str, how: Search, what: Prepared,
+    step: Callable[[object], None],
+) -> "tuple[Plan, Tried]":  # fmt: skip
+    """The plan that a search finds, and how accurate it was.
+
+    Raises TrainingError: samples that aren't the network's.
+    """
+    from prunus.mapping.evaluate import Effort, Evaluator
+    from prunus.mapping.searched import Searching, searched_plan
+    from prunus.mapping.space import DENSE, Space
+
     made: list[Evaluator] = []
 
     def accuracy_of(space: Space) -> Evaluator:
-        made.append(Evaluator(module, space, samples, Effort(steps=how.steps), how.state / ACCURACIES))
+        made.append(Evaluator(what.module, space, what.samples, Effort(steps=how.steps), how.state / ACCURACIES))
         return made[-1]
 
     searching = Searching(how.trials, how.seed, how.storage, how.state)

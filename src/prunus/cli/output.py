@@ -135,4 +135,4 @@ def megabytes(n_bytes: float | None) -> str:
 
 def _like_number(cell: str) -> bool:
     """Is it a number, perhaps with more behind it; a list of numbers is none."""
-    return cell in ("", "-") or ("  " not in cell and cell.lstrip("+-")[:1].isdigit())
+    return cell in ("", "-") or ("  " not in cell and cell.lstrip("+-~")[:1].isdigit())

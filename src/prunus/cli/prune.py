@@ -21,6 +21,7 @@ from prunus.cli.options import (
     parse_shapes,
 )
 from prunus.cli.output import Printer
+from prunus.errors import RuleError
 from prunus.runtime.atomic import write_atomically
 
 if TYPE_CHECKING:
@@ -93,7 +94,10 @@ def prune(
     with printer.progress("prune") as step:
         if choices is not None:
             rules = [(name, None) for name in ignored] + choices
-            result = prune_by_rules(model, rules, report=lambda layer: step(layer.name))
+            try:
+                result = prune_by_rules(model, rules, report=lambda layer: step(layer.name))
+            except RuleError as error:
+                raise RuleError(f"{plan}: {error}; expected a plan of {model}") from error
         elif feeds is None:
             result = prune_layers(model, scheme, sparsity, ignored, report=lambda layer: step(layer.name))
         else:

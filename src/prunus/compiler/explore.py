@@ -14,11 +14,11 @@ import onnx
 
 from prunus.compiler.compile import read_at_batch_1
 from prunus.compiler.translate import Layer, layer_of, spell_out
-from prunus.compiler.tune import Tuner, signature
+from prunus.compiler.tune import LAYERS, Tuner, signature
+from prunus.compiler.virtual import measured_ms
 from prunus.errors import SchemeError, TargetError
-from prunus.graph.ir import Graph
+from prunus.graph.ir import Graph, Node
 from prunus.graph.load import load_model, naming
-from prunus.kernels.isa import Isa
 from prunus.kernels.library import isa_for, kernel_library
 from prunus.runtime.cpu import describe
 from prunus.runtime.session import check_threads
@@ -57,7 +57,7 @@ def explore(
 ) -> Iterator[ExploreRow]:
     """Yield a row per kind of layer, scheme and sparsity, as they are measured. Layers alike are measured once.
 
-    Only layers that `prune_onnx` prunes are explored: ungrouped convolutions and matrix products.
+    Only layers that `prune_onnx` prunes are explored: ungrouped convolutions, matrix products, GRU and LSTM.
     Raises ModelError, SchemeError, TargetError: as `compile`.
     """
     parsed = [parse(scheme) if isinstance(scheme, str) else scheme for scheme in schemes]
@@ -73,14 +73,14 @@ def explore(
     with naming(model):
         graph = spell_out(read_at_batch_1(load_model(model), input_shapes, True))
     tuner = Tuner(isa, check_threads(threads), "fast", kernel_library(isa, cc), lambda _: "")
-    for layers in _kinds(graph, isa):
-        layer = full(layers[0])
-        dense_ms = tuner.time_ms(layer, graph)
+    for nodes in _kinds(graph):
+        node, timed = nodes[0], _timer(tuner, graph, nodes[0])
+        dense_ms = timed(None, 0.0)
         for scheme in parsed:
             for sparsity in sparsities:
-                yield _row(tuner, graph, layer, len(layers), scheme, sparsity, dense_ms)
+                yield _row(timed, graph, node, len(nodes), scheme, sparsity, dense_ms)
                 if progress:
-                    progress(f"{layer.node.name} {scheme} {sparsity}")
+                    progress(f"{node.name} {scheme} {sparsity}")
 
 
 def full(layer: Layer) -> Layer:
@@ -89,11 +89,29 @@ def full(layer: Layer) -> Layer:
     return replace(layer, matrix=weights.astype(np.float32))
 
 
+Timer = Callable[[Scheme | None, float], float]
+
+
+def _timer(tuner: Tuner, graph: Graph, node: Node) -> Timer:
+    """Milliseconds of a node under a scheme, None: dense, and a sparsity that it can have."""
+    if node.op == "recurrent":
+        return lambda scheme, sparsity: measured_ms(node, graph, scheme, sparsity, tuner)
+    layer, shape = full(layer_of(node, graph, tuner.isa)), graph.constants[node.attrs["weight"]].shape
+
+    def timed(scheme: Scheme | None, sparsity: float) -> float:
+        if scheme is None:
+            return tuner.time_ms(layer, graph)
+        mask = random_mask(shape, scheme, sparsity, seed=0).reshape(layer.matrix.shape)
+        return tuner.time_ms(replace(layer, matrix=np.where(mask, layer.matrix, np.float32(0))), graph)
+
+    return timed
+
+
 def _row(
-    tuner: Tuner, graph: Graph, layer: Layer, count: int, scheme: Scheme, sparsity: float, dense_ms: float
+    timed: Timer, graph: Graph, node: Node, count: int, scheme: Scheme, sparsity: float, dense_ms: float
 ) -> ExploreRow:
-    shape = graph.constants[layer.node.attrs["weight"]].shape
-    about = (layer.node.name, shape, count, str(scheme), sparsity)
+    shape = graph.constants[node.attrs["weight"]].shape
+    about = (node.name, shape, count, str(scheme), sparsity)
     refusal = fits(shape, scheme)
     if isinstance(refusal, Refusal):
         return ExploreRow(*about, 0.0, None, dense_ms, refusal.reason)
@@ -103,14 +121,14 @@ def _row(
         mask = random_mask(shape, scheme, sparsity, seed=0)
     except SchemeError as error:  # pattern:4 takes away five of nine at least
         return ExploreRow(*about, 0.0, None, dense_ms, str(error))
-    masked = replace(layer, matrix=np.where(mask.reshape(layer.matrix.shape), layer.matrix, np.float32(0)))
-    return ExploreRow(*about[:4], sparsity, 1 - float(mask.mean()), tuner.time_ms(masked, graph), dense_ms)
+    return ExploreRow(*about[:4], sparsity, 1 - float(mask.mean()), timed(scheme, sparsity), dense_ms)
 
 
-def _kinds(graph: Graph, isa: Isa) -> list[list[Layer]]:
+def _kinds(graph: Graph) -> list[list[Node]]:
     """Ungrouped layers with weights, those alike together, in the order of the network."""
-    kinds: dict[object, list[Layer]] = {}
+    kinds: dict[object, list[Node]] = {}
     for node in graph.nodes:
-        if node.op in ("conv", "gemm") and node.attrs.get("group", 1) == 1:
-            kinds.setdefault(signature(node, graph), []).append(layer_of(node, graph, isa))
+        kind = node.attrs.get("kind") if node.op == "recurrent" else None
+        if node.op in LAYERS and node.attrs.get("group", 1) == 1 and kind != "rnn":
+            kinds.setdefault((kind, *signature(node, graph)), []).append(node)
     return list(kinds.values())

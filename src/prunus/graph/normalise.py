@@ -35,6 +35,8 @@ def normalise(proto: onnx.ModelProto, shapes: Shapes | None) -> tuple[ir.Model, 
         model = ir.from_proto(proto)
     except ir.serde.SerdeError as error:
         raise ModelError(f"the model can't be read: {_cause(error)}") from error
+    for node in model.graph:  # else they are numbered, and pruning knows them by their outputs
+        node.name = node.name or next((value.name for value in node.outputs if value.name), None)
     common.RemoveInitializersFromInputsPass()(model)
     _own_constants(model)
     _restore_input_shapes(model, proto)

@@ -15,10 +15,11 @@ import numpy as np
 from prunus.compiler.choice import candidates, encode, examine
 from prunus.compiler.translate import Layer
 from prunus.compiler.tune import Tuner, layer_shape
+from prunus.compiler.virtual import masked
 from prunus.graph.ir import Graph
 from prunus.mapping.in_place import InPlace
 from prunus.mapping.network import Network, Site
-from prunus.mapping.table import Table, masked
+from prunus.mapping.table import Table
 from prunus.sparsity.scheme import Scheme
 
 LAYER_OVERHEAD_S = 3e-6  # of a step

@@ -83,7 +83,8 @@ def _measure(network: Network, table: Table, say: Callable[[str], None]) -> InPl
     trial = trial_of(network)
     if trial:
         say("the network, pruned")
-        pruned = prune_by_rules(network.model, list(trial.items()), optional=list(trial))
+        rules = [(layer, trial[site.name]) for site in network.sites if site.name in trial for layer in site.layers]
+        pruned = prune_by_rules(network.model, rules, optional=[layer for layer, _ in rules])
         sessions.append(compiled(network, pruned.model))
     least, *sparse = steps_in_turns(sessions)
     dense = {site.name: _of(site, least.ms) for site in network.sites}

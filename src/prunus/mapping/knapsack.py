@@ -5,7 +5,8 @@ takes them as independent. Source: Kellerer, Pferschy and Pisinger, "Knapsack Pr
 HiGHS through scipy.optimize.milp.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -41,7 +42,7 @@ def sparsest(space: Space, sparsity: float) -> tuple[int, ...]:
 
     Raises BudgetError: they can't lose so many.
     """
-    sizes = [int(np.prod(layer.shape)) * (len(layer.options) > 1) for layer in space.layers]
+    sizes = [layer.n_weights * (len(layer.options) > 1) for layer in space.layers]
     total = sum(sizes)
     kept = [
         [size * (1 - option.sparsity) for option in layer.options]
@@ -49,7 +50,7 @@ def sparsest(space: Space, sparsity: float) -> tuple[int, ...]:
     ]
     most = 1 - sum(map(min, kept)) / total if total else 0.0
     if sparsity > most + SLACK:
-        raise BudgetError(f"sparsity {sparsity:g}: the most that these schemes reach is {most:.4g}")
+        raise BudgetError(f"sparsity {sparsity:g}: the most that these schemes reach is {at_most(most)}")
     return choose(_losses(space), kept, (1 - sparsity) * total)
 
 
@@ -88,6 +89,25 @@ def undominated(costs: Sequence[float], uses: Sequence[float]) -> list[int]:
     return sorted(kept)
 
 
+def at_least(value: float, digits: int = 4) -> str:
+    """A number in so many digits, rounded up: given as a budget, it can be met."""
+    return _rounded(value, digits, math.ceil)
+
+
+def at_most(value: float, digits: int = 4) -> str:
+    """As `at_least`, rounded down."""
+    return _rounded(value, digits, math.floor)
+
+
+def _rounded(value: float, digits: int, whole: Callable[[float], int]) -> str:
+    if not value:
+        return "0"
+    unit = 10.0 ** (math.floor(math.log10(value)) + 1 - digits)
+    near = round(value / unit)
+    steps = near if math.isclose(near, value / unit, rel_tol=SLACK) else whole(value / unit)
+    return f"{steps * unit:.{digits}g}"
+
+
 def _losses(space: Space) -> list[list[float]]:
     found = [[option.loss for option in layer.options] for layer in space.layers]
     assert all(loss is not None for row in found for loss in row), "every option has a loss"
@@ -101,9 +121,9 @@ def _unreachable(space: Space, best: float, budget_ms: float) -> str:
         f"{layer.name} {ms:.4g} ms {'dense' if _least(layer).scheme is None else 'as ' + str(_least(layer).scheme)}"
         for ms, layer in shares
     )
-    speed = f"{space.dense_ms / best:.3g} times as fast as dense" if best else "no time"
+    speed = f"{at_most(space.dense_ms / best, 3)} times as fast as dense" if best else "no time"
     return (
-        f"budget {budget_ms:.4g} ms: the best reachable is {best:.4g} ms, {speed}; "
+        f"budget {budget_ms:.4g} ms: the best reachable is {at_least(best)} ms, {speed}; "
         f"bounded by {named}, and {space.other_ms:.4g} ms outside of layers"
     )
 

@@ -30,11 +30,13 @@ class Site:
     """A layer: its ONNX node's name and operator, its weights as the file has them, and the graph's nodes that compute
     with them: several where layers share weights, or for both directions of a recurrent one.
 
-    shape: of the first weights, filters first. signature: what layers that run alike have in common. refusal: why it
-    can't be pruned, "" where it can. first, last: the convolution that comes first of those, the classifier behind all.
+    layers: names of all nodes that read these weights, its own first. shape: of the first weights, filters first.
+    signature: what layers that run alike have in common. refusal: why it can't be pruned, "" where it can. first, last:
+    the convolution that comes first of those, the classifier behind all.
     """
 
     name: str
+    layers: tuple[str, ...]
     op: str
     weights: tuple[Weight, ...]
     nodes: tuple[Node, ...]
@@ -117,7 +119,8 @@ def read_network(
         graph, _ = Lowering(Wish(precision, feeds), isa, code, threads, progress).apply(graph)
         found = _sites(proto, spell_out(graph))
         if not any(not site.refusal for site in found):
-            raise ModelError("no layer that could be pruned: expected a Conv, Gemm, MatMul, GRU or LSTM")
+            said = f"; {found[0].name}: {found[0].refusal}" if found else ""
+            raise ModelError(f"no layer that could be pruned: expected a Conv, Gemm, MatMul, GRU or LSTM{said}")
     return Network(proto, spell_out(graph), found, precision, isa, threads, code, feeds, input_shapes)
 
 
@@ -136,22 +139,25 @@ def _sites(proto: ModelProto, graph: Graph) -> tuple[Site, ...]:
     for layer in nodes:
         key = by_layer[layer][0].name if by_layer[layer] else layer
         sharing.setdefault(key, []).append(layer)
-    groups = [(layers[0], tuple(node for layer in layers for node in nodes[layer])) for layers in sharing.values()]
-    open_to = [layer for layer, computed in groups if not _refusal(by_layer[layer], computed)]
+    groups = [(layers, tuple(node for layer in layers for node in nodes[layer])) for layers in sharing.values()]
+    open_to = [layer for (layer, *_), computed in groups if not _refusal(by_layer[layer], computed)]
     return tuple(
-        _site(layer, by_layer[layer], computed, graph, layer in open_to[:1], layer in open_to[-1:])
-        for layer, computed in groups
+        _site(layers, by_layer[layers[0]], computed, graph, layers[0] in open_to[:1], layers[0] in open_to[-1:])
+        for layers, computed in groups
     )
 
 
-def _site(layer: str, found: list[Weight], nodes: tuple[Node, ...], graph: Graph, first: bool, last: bool) -> Site:
+def _site(
+    layers: list[str], found: list[Weight], nodes: tuple[Node, ...], graph: Graph, first: bool, last: bool
+) -> Site:
     constant = graph.constants[nodes[0].attrs["weight"]]
     op = found[0].node.op_type if found else nodes[0].op
     macs = sum(_macs(node, graph) for node in nodes)
     refusal = _refusal(found, nodes)
     alike = repr([(*signature(node, graph), graph.constants[node.attrs["weight"]].shape) for node in nodes])
     first, last = first and nodes[0].op == "conv", last and nodes[0].op == "gemm"
-    return Site(layer, op, tuple(found), nodes, tuple(constant.shape), macs, alike, refusal, first, last)
+    shape = tuple(constant.shape)
+    return Site(layers[0], tuple(layers), op, tuple(found), nodes, shape, macs, alike, refusal, first, last)
 
 
 def _refusal(found: list[Weight], nodes: tuple[Node, ...]) -> str:

@@ -1,5 +1,6 @@
 """The space of a network: which schemes and sparsities each layer could have, with times and losses."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
@@ -48,7 +49,7 @@ def sources_of(
         table = table_of(network, progress)
         return Sources(network, table, in_place(network, table, progress), gains or {}, describe().name)
     table = estimated_table(network)
-    machine = f"estimated for {network.isa.target}"
+    machine = f"{network.isa.target}, estimated"
     return Sources(network, table, estimated_in_place(network, table), gains or {}, machine)
 
 
@@ -94,7 +95,12 @@ def space_of(
         dense = dense_option(sources, site)
         options = (dense, *options_of(site, dense))
         weight, *others = [weight.name for weight in site.weights] or [""]
-        layers.append(LayerSpace(site.name, weight, site.op, site.shape, site.macs, options, tuple(others)))
+        size = sum(math.prod(weight.tensor.dims) for weight in site.weights)
+        layers.append(
+            LayerSpace(
+                site.name, weight, site.op, site.shape, site.macs, options, tuple(others), site.layers[1:], size
+            )
+        )  # fmt: skip
     return Space(tuple(layers), round(sources.placed.other_ms * sources.placed.pace, 6))
 
 

@@ -58,6 +58,8 @@ def search(
             if len(tried) >= run.how.trials:
                 break
             run.attempt(accuracy)
+    if start is not None and start not in [found.mapping for found in tried]:  # trials of another budget, or others'
+        tried.append(Found(start, accuracy(start), space.ms(start)))
     best = best_of(tried, budget_ms)
     assert best is not None, "no trials"
     return best

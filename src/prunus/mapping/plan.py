@@ -3,7 +3,7 @@
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, final
 
 import numpy as np
@@ -71,8 +71,8 @@ class Plan:
     @property
     def sparsity(self) -> float:
         """Share of zeros over the weights of all layers that are pruned or could be."""
-        sizes = [int(np.prod(row.layer.shape)) for row in self.rows if len(row.layer.options) > 1]
-        zeros = [int(np.prod(row.layer.shape)) * row.option.sparsity for row in self.rows]
+        sizes = [row.layer.n_weights for row in self.rows if len(row.layer.options) > 1]
+        zeros = [row.layer.n_weights * row.option.sparsity for row in self.rows]
         return sum(zeros) / sum(sizes) if sizes else 0.0
 
 
@@ -101,6 +101,12 @@ def parse_budget(target_latency: str | None, speedup: str | None, sparsity: floa
         hint = f", did you mean {sparsity / 100:g}?" if 1 < sparsity < 100 else ""
         raise BudgetError(f"--sparsity {sparsity:g}: expected a fraction from 0 to below 1{hint}")
     return Budget("sparsity", sparsity)
+
+
+def check_searchable(budget: Budget, method: str) -> None:
+    """Raises BudgetError: searches are within a time."""
+    if method in SEARCHES and budget.kind == "sparsity":
+        raise BudgetError(f"--sparsity with --method {method}: expected --target-latency or --speedup")
 
 
 def make_plan(sources: Sources, budget: Budget, method: str, terms: Terms) -> Plan:
@@ -154,19 +160,17 @@ def plan_text(plan: Plan) -> str:
     document["dense_ms"], document["predicted_ms"] = round(plan.dense_ms, 4), round(plan.predicted_ms, 4)
     layers = CommentedSeq()
     for row in plan.rows:
-        item = CommentedMap({"match": row.layer.name})
-        if row.layer.weight:
-            item["weight"] = row.layer.weight
-        if row.option.scheme is None:
-            item["skip"] = True
-        else:
-            item |= {"scheme": row.option.scheme, "sparsity": row.option.sparsity}
+        item = _rule(row, row.layer.name)
         item |= {"dense_ms": round(row.layer.dense_ms, 5), "predicted_ms": round(row.option.ms, 5)}
         if row.option.loss is not None:
             item["sensitivity"] = row.option.loss
         layers.append(item)
         if row.reason:
             layers.yaml_set_comment_before_after_key(len(layers) - 1, before=row.reason, indent=2)
+        for name in row.layer.sharing:
+            layers.append(_rule(row, name))
+            text = f"has its weights from {row.layer.name}, which counts for both"
+            layers.yaml_set_comment_before_after_key(len(layers) - 1, before=text, indent=2)
     document["layers"] = layers
     yaml = YAML()
     yaml.width = 4096
@@ -176,14 +180,26 @@ def plan_text(plan: Plan) -> str:
     return stream.getvalue()
 
 
+def _rule(row: PlanRow, name: str) -> CommentedMap:
+    """What becomes of a node."""
+    rule = CommentedMap({"match": name})
+    if row.layer.weight:
+        rule["weight"] = row.layer.weight
+    if row.option.scheme is None:
+        rule["skip"] = True
+    else:
+        rule |= {"scheme": row.option.scheme, "sparsity": row.option.sparsity}
+    return rule
+
+
 def solve_or_say(sources: Sources, space: Space, budget: Budget, terms: Terms) -> tuple[int, ...]:
     """As `solve`; a budget out of reach is told with what could still be tried."""
     try:
         return solve(space, budget)
     except BudgetError as error:
-        if terms.ends or not any(site.first or site.last for site in sources.network.sites):
-            raise
-        text = f"{error}; the first convolution and last classifier stay dense, --ends prunes them too"
+        text = f"--speedup {budget.value:g}: {error}" if budget.kind == "speedup" else str(error)
+        if not terms.ends and any(site.first or site.last for site in sources.network.sites):
+            text += "; the first convolution and last classifier stay dense, --ends prunes them too"
         raise BudgetError(text) from error
 
 
@@ -211,5 +227,5 @@ def _fast_ones(space: Space, beta: float) -> Space:
         for option in layer.options:
             least[option.sparsity] = min(option.ms, least.get(option.sparsity, np.inf))
         kept = tuple(each for each in layer.options if each.ms <= (1 + beta) * least[each.sparsity])
-        layers.append(LayerSpace(layer.name, layer.weight, layer.op, layer.shape, layer.macs, kept))
+        layers.append(replace(layer, options=kept))
     return Space(tuple(layers), space.other_ms)

@@ -139,9 +139,13 @@ class _Run:
             said: dict[str, Any] = json.loads(header["said"])
             theirs = header["identity"]
         except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
-            raise CheckpointError(f"{path}: not a search that can be read: {error}; --fresh starts again") from error
+            raise CheckpointError(
+                f"{path}: not a search that can be read: {error}; without that file it starts again"
+            ) from error
         if theirs != who:
-            raise CheckpointError(f"{path}: of another search ({_difference(theirs, who)}); --fresh starts again")
+            raise CheckpointError(
+                f"{path}: of another search ({_difference(theirs, who)}); without that file it starts again"
+            )
         set_weights(self.policy, _part(tensors, "policy/"))
         set_optimizer(self.optimizer, _part(tensors, "optimizer/"))
         self.step, self.baseline, self.deviation = said["step"], said["baseline"], said["deviation"]

@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 from typing import final
 
 from prunus.errors import BudgetError
+from prunus.mapping.knapsack import SLACK, at_least
 from prunus.mapping.space import DENSE, LayerSpace, Option, Space
 
 Mapping = tuple[int, ...]  # the index of an option per layer
 Accuracy = Callable[[Mapping], float]
 
 SLOWER = 0.1  # reward lost per time over budget, as a fraction of it: 10 % over costs a point
+KEPT = 1e-6  # relative, by which the exact choice may be over: it still keeps the budget
 # Source of the hinge: Li et al., "NPAS", CVPR 2021, arXiv:2012.00596
 
 
@@ -51,7 +53,7 @@ def best_of(tried: Sequence[Found], budget_ms: float) -> Found | None:
     """The most accurate one within the budget, of equal ones the fastest; where none is within, that of most reward."""
     if not tried:
         return None
-    within = [found for found in tried if found.ms <= budget_ms]
+    within = [found for found in tried if found.ms <= budget_ms * (1 + KEPT)]
     return max(
         within or tried, key=lambda f: (f.reward(budget_ms), -f.ms, f.accuracy, tuple(-index for index in f.mapping))
     )
@@ -63,9 +65,9 @@ def check_budget(space: Space, budget_ms: float) -> None:
     Raises BudgetError: none can; says the least time.
     """
     least = space.ms(fastest(space))
-    if not budget_ms >= least:
+    if not budget_ms * (1 + SLACK) >= least:
         raise BudgetError(
-            f"budget {budget_ms:.4g} ms: the fastest mapping takes {least:.4g} ms, expected at least that"
+            f"budget {budget_ms:.4g} ms: the fastest mapping takes {at_least(least)} ms, expected at least that"
         )
 
 

@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import final
 
-from prunus.errors import BudgetError, StorageError
+from prunus.errors import StorageError
 from prunus.mapping import optuna_search, reinforce
 from prunus.mapping.options import Sources, full_space
-from prunus.mapping.plan import SEARCHES, Budget, Plan, plan_of, solve_or_say
+from prunus.mapping.plan import SEARCHES, Budget, Plan, check_searchable, plan_of, solve_or_say
 from prunus.mapping.rules import Terms, rule_0_stays, rule_1_depthwise
 from prunus.mapping.search import Accuracy, Found, Progress, digest, labels, narrowed
 from prunus.mapping.space import LayerSpace, Option, Space
@@ -58,8 +58,7 @@ def searched_plan(
     was given one. CheckpointError: a file in `state` is damaged.
     """
     assert method in SEARCHES, method
-    if budget.kind == "sparsity":
-        raise BudgetError(f"--sparsity with --method {method}: expected --target-latency or --speedup")
+    check_searchable(budget, method)
     if how.storage is not None and method == "search":
         raise StorageError("--storage with --method search: expected --method tpe or nsga2, whose trials it keeps")
     stays = {site.name: rule_1_depthwise(site) or rule_0_stays(site, terms) for site in sources.network.sites}

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from prunus.compiler.calibrate import checked
 from prunus.errors import CalibrationError
 from prunus.mapping.network import Network, Site
 from prunus.mapping.table import can_take
@@ -54,8 +55,9 @@ def measure_gains(
 ) -> dict[str, float]:
     """By layer: -log of what stays of the network's outputs, over that of what stays of the layer's energy.
 
-    Raises CalibrationError: no feeds, or outputs that are all zero.
+    Raises CalibrationError: no feeds, or outputs that are all zero. FeedError: not for this network.
     """
+    feeds = list(checked(network.graph, feeds))
     if not feeds:
         raise CalibrationError("calibration: no batches; sensitivities need a few real inputs")
     expected = _outputs(network.model, feeds)
@@ -70,7 +72,7 @@ def measure_gains(
         if progress:
             progress(f"sensitivity of {site.name}")
         faded = fading(energy_lost(site, scheme, sparsity))
-        found = _outputs(prune_by_rules(network.model, [(site.name, REFERENCE)]).model, feeds)
+        found = _outputs(prune_by_rules(network.model, [(layer, REFERENCE) for layer in site.layers]).model, feeds)
         error = sum(float(np.square(a - b, dtype=np.float64).sum()) for a, b in zip(found, expected, strict=True))
         gains[site.name] = float(f"{fading(min(error / norm, 1.0)) / faded:.4g}") if faded else 0.0
     return gains

@@ -3,6 +3,7 @@
 Every way to choose (rules, integer programme, search) takes a Space and returns a Mapping.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,7 +28,8 @@ class Option:
 @dataclass(frozen=True)
 class LayerSpace:
     """A layer: its node's name, that of its weights, the weights' shape, its multiply-adds, and the options.
-    others: names of further weights, of recurrent layers and of layers that are computed alike."""
+    others: names of further weights, of recurrent layers and of layers that are computed alike. sharing: names of
+    further nodes that read the same weights. all_weights: how many in all of its weights, 0 for those of `shape`."""
 
     name: str
     weight: str
@@ -36,6 +38,13 @@ class LayerSpace:
     macs: int
     options: tuple[Option, ...]
     others: tuple[str, ...] = ()
+    sharing: tuple[str, ...] = ()
+    all_weights: int = 0
+
+    @property
+    def n_weights(self) -> int:
+        """How many weights pruning it concerns."""
+        return self.all_weights or math.prod(self.shape)
 
     @property
     def dense_ms(self) -> float:

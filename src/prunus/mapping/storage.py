@@ -30,11 +30,23 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
     """
     with reaching(url), warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        _check(url)
         if url.startswith(JOURNAL):
             return JournalStorage(JournalFileBackend(_journal(url)))
         if url.startswith(("redis://", "rediss://")):
             return JournalStorage(JournalRedisBackend(url, prefix="prunus"))
         return _database(url)
+
+
+class _NoUrl(Exception):
+    """A text that can't be taken apart."""
+
+
+def _check(url: str) -> None:
+    try:
+        _ = urlsplit(url).port
+    except ValueError as error:  # which comes back as such from SQLAlchemy and redis
+        raise _NoUrl from error
 
 
 def _database(url: str) -> optuna.storages.BaseStorage:
@@ -59,9 +71,11 @@ def reaching(url: str, kept: str = "") -> Iterator[None]:
     """
     try:
         yield
+    except StorageError:
+        raise
     except sqlalchemy.exc.NoSuchModuleError as error:
         raise StorageError(_said(url, "no such kind of database", kept)) from error
-    except sqlalchemy.exc.ArgumentError as error:
+    except (sqlalchemy.exc.ArgumentError, _NoUrl) as error:
         raise StorageError(
             _said(url, "expected a URL as sqlite:///trials.db or postgresql://host/name", kept)
         ) from error

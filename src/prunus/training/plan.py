@@ -81,7 +81,14 @@ def with_plan(source: "str | Path | Mapping[str, Any] | Recipe", plan: Plan, set
     Raises RecipeError: as `load_recipe`.
     """
     # layers without weights of their own in the file stay dense: torch knows them by other names
-    kept = [rule for rule in plan.layers if rule.weight or not rule.skip or rule.predicted_ms is None]
+    kept, seen = [], set[str]()
+    for rule in plan.layers:
+        again = (
+            rule.weight in seen and rule.predicted_ms is None
+        )  # another node with the same weights, as `map` adds it
+        if not again and (rule.weight or not rule.skip or rule.predicted_ms is None):
+            kept.append(rule)
+            seen.add(rule.weight or "")
 
     def recipe(file: bool) -> Recipe:
         return load_recipe(source, [f"layers={json.dumps([rule.of_torch(file) for rule in kept])}", *settings])
