@@ -66,6 +66,19 @@ def test_what_does_not_pay_is_not_pruned() -> None:
     assert "rule 5" in ruled.reasons[ruled.space.layers[2].name, 0.0]
 
 
+def test_the_smallest_block_is_one_that_pays() -> None:
+    """Within (1 + beta) of whole filters, and no faster than dense: then a larger one is taken."""
+
+    def close(site: Site, scheme: Scheme | None, sparsity: float) -> float:
+        pays = scheme is None or str(scheme) in ("filter", "punched:16x8")
+        return formula(site, None, 0.0) * (1.0 if scheme is None else 0.95 if pays else 0.99)
+
+    ruled = rule_based(sources(measure=close), replace(Terms(), sparsities=(0.5,)))
+    inner = ruled.space.layers[3]
+    assert [option.scheme for option in inner.options] == [None, "punched:16x8"]
+    assert "rule 4: smallest block" in ruled.reasons[inner.name, 0.5]
+
+
 @pytest.mark.parametrize(("difficulty", "scheme"), [("easy", "punched"), ("hard", "pattern")])
 def test_no_option_is_slower_than_dense_or_without_reason(difficulty: str, scheme: str) -> None:
     ruled = rule_based(sources(), Terms(difficulty))

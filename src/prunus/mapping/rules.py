@@ -101,7 +101,7 @@ def rule_based(sources: Sources, terms: Terms) -> Ruled:
             return []
         found, slow = [], ""
         for sparsity in terms.sparsities:
-            chosen, why = _ruled(sources, site, sparsity, terms)
+            chosen, why = _ruled(sources, site, sparsity, terms, dense)
             if chosen is None:
                 continue
             slow = rule_5_break_even(chosen, dense)
@@ -114,7 +114,8 @@ def rule_based(sources: Sources, terms: Terms) -> Ruled:
     return Ruled(space_of(sources, options_of), reasons)
 
 
-def _ruled(sources: Sources, site: Site, sparsity: float, terms: Terms) -> tuple[Option | None, str]:
+def _ruled(sources: Sources, site: Site, sparsity: float, terms: Terms, dense: Option) -> tuple[Option | None, str]:
+    """Rules 2 to 4; of blocks those that rule 5 permits, if there are any."""
     pattern = rule_2_three_by_three(site, terms, sparsity)
     if pattern is not None:
         return option(sources, site, pattern, sparsity), "rule 2: pattern, a hard data set and 3x3"
@@ -123,7 +124,7 @@ def _ruled(sources: Sources, site: Site, sparsity: float, terms: Terms) -> tuple
         return None, ""
     options = [option(sources, site, scheme, sparsity) for scheme in ladder]
     whole = sources.placed.ms(site.name, sources.table.time(site, WHOLE, sparsity).ms)
-    chosen, why = rule_4_smallest(options, whole, terms.beta)
+    chosen, why = rule_4_smallest([each for each in options if pays(each, dense)] or options, whole, terms.beta)
     if site.kernel == (3, 3):
         cause = "an easy data set and 3x3" if terms.difficulty == "easy" else "patterns have 5/9 zeros at least"
         return chosen, f"rule 2: punched, {cause}; {why}"
