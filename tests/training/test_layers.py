@@ -76,6 +76,16 @@ def test_a_computed_weight_stays_dense() -> None:
     assert [item.layer.name for item in targets] == ["1"] and [item.layer.name for item in dense] == ["0"]
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_computed_weights_of_recurrent_layers_stay_dense() -> None:
+    old = nn.utils.weight_norm(nn.LSTM(4, 6), "weight_hh_l0")  # type: ignore[no-untyped-call]
+    new = nn.utils.parametrizations.weight_norm(nn.GRU(4, 6), "weight_ih_l0")
+    for module, computed, plain in ((old, "weight_hh_l0", "weight_ih_l0"), (new, "weight_ih_l0", "weight_hh_l0")):
+        found = {layer.parameter: layer.refusal for layer in find_layers(nn.Sequential(module))}
+        assert set(found) == {f"0.{computed}", f"0.{plain}"}
+        assert "computed" in found[f"0.{computed}"] and not found[f"0.{plain}"]
+
+
 def test_the_first_rule_that_matches_decides() -> None:
     rules = [
         Rule(match="image", skip=True),

@@ -16,6 +16,7 @@ from prunus.training.recipe import Rule
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+COMPUTED = "its weight is computed from other parameters"
 RECURRENT = (nn.RNN, nn.LSTM, nn.GRU, nn.RNNCell, nn.LSTMCell, nn.GRUCell)
 
 
@@ -86,7 +87,7 @@ def _all(model: nn.Module) -> Iterator[Layer]:
     for name, module in model.named_modules():
         prefix = f"{name}." if name else ""
         if _is_computed(module):
-            yield Layer(name, f"{prefix}weight", module, "its weight is computed from other parameters")
+            yield Layer(name, f"{prefix}weight", module, COMPUTED)
         elif isinstance(module, CONVOLUTIONS):
             refusal = "grouped convolution" if module.groups != 1 else ""
             yield Layer(name, f"{prefix}weight", module, refusal)
@@ -95,10 +96,12 @@ def _all(model: nn.Module) -> Iterator[Layer]:
         elif isinstance(module, nn.Linear):
             yield Layer(name, f"{prefix}weight", module)
         elif isinstance(module, RECURRENT):
-            for key, weight in module.named_parameters(recurse=False):
+            for key in getattr(module, "_flat_weights_names", ("weight_ih", "weight_hh")):
                 if key.startswith("weight_"):
+                    weight = getattr(module, key)
+                    refusal = "" if isinstance(weight, nn.Parameter) else COMPUTED
                     n_gates = 1 if key.startswith("weight_hr") else len(weight) // module.hidden_size
-                    yield Layer(name, f"{prefix}{key}", module, n_gates=n_gates)
+                    yield Layer(name, f"{prefix}{key}", module, refusal, n_gates=n_gates)
         elif isinstance(module, fx.GraphModule):
             for path, holder, refusal in called_weights(module):
                 yield Layer(prefix + path.removesuffix(".weight"), prefix + path, holder, refusal)
