@@ -53,11 +53,13 @@ class Layer:
 @final
 @dataclass(frozen=True, eq=False)
 class Target:
-    """A layer that is to be pruned. sparsity: None where the method decides. note: what is out of the ordinary."""
+    """A layer that is to be pruned. sparsity: None where the method decides. kept: the zeros that it has are to stay,
+    and no others come."""
 
     layer: Layer
     scheme: Scheme
     sparsity: float | None
+    kept: bool = False
 
 
 @final
@@ -135,7 +137,8 @@ def assign(layers: Sequence[Layer], rules: Sequence[Rule]) -> tuple[tuple[Target
             dense.append(Dense(layer, reason))
             continue
         fixed = first.sparsity is not None or scheme.name in ("n:m", "pattern")
-        targets.append(Target(layer, scheme, resolve_sparsity(scheme, first.sparsity) if fixed else None))
+        sparsity = resolve_sparsity(scheme, first.sparsity) if fixed else None
+        targets.append(Target(layer, scheme, sparsity, first.keep))
     if not targets:
         reasons = "; ".join(f"{item.layer.name}: {item.reason}" for item in dense[:3]) or "it has no layers"
         raise RuleError(f"no layer is left to prune ({reasons})")
