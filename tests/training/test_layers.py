@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from prunus.errors import RuleError
+from prunus.errors import RuleError, TrainingError
 from prunus.training.layers import Dense, Target, assign, find_layers
 from prunus.training.recipe import Rule
 
@@ -130,6 +130,13 @@ def test_rules_that_cant_be(rules: list[Rule], facts: list[str]) -> None:
 def test_a_model_without_layers() -> None:
     with pytest.raises(RuleError, match="there are none"):
         assign(find_layers(nn.ReLU()), [ALL])
+
+
+def test_what_has_no_weights() -> None:
+    with pytest.raises(TrainingError, match=r"1\.weight has no shape yet"):
+        find_layers(nn.Sequential(nn.Linear(2, 2), nn.LazyLinear(3)))
+    with pytest.raises(TrainingError, match="found str, expected a torch"):
+        find_layers("model.onnx")  # type: ignore[arg-type]
 
 
 def test_a_layer_follows_its_module() -> None:

@@ -6,7 +6,7 @@ from typing import final
 
 from torch import Tensor, fx, nn
 
-from prunus.errors import RuleError
+from prunus.errors import RuleError, TrainingError
 from prunus.pruning.selection import matches, select
 from prunus.sparsity.check import fits
 from prunus.sparsity.project import resolve_sparsity
@@ -73,7 +73,15 @@ class Dense:
 
 def find_layers(model: nn.Module) -> tuple[Layer, ...]:
     """Weights of convolutions, linear and recurrent layers, in the order of modules; one that several share comes once,
-    under its first name."""
+    under its first name.
+
+    Raises TrainingError: it isn't a module, or it has lazy layers that haven't seen an input yet.
+    """
+    if not isinstance(model, nn.Module):
+        raise TrainingError(f"model: found {type(model).__name__}, expected a torch.nn.Module")
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise TrainingError(f"{name} has no shape yet, expected a network whose lazy layers have seen an input")
     found: dict[int, Layer] = {}
     for layer in _all(model):
         # a computed weight is another tensor each time it is asked for
