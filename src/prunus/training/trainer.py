@@ -286,7 +286,8 @@ class _Run:
         """Write a checkpoint. Raises TrainingError: weights aren't finite, as after gradients that weren't: going on
         from there would never be right again."""
         weights = weights_of(self.network)
-        bad = next((name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())), None)
+        learned = [name for name, _ in self.network.named_parameters()]  # buffers may be masks of infinities
+        bad = next((name for name in learned if not bool(weights[name].isfinite().all())), None)
         if bad is not None:
             raise TrainingError(self._diverged(self.step, f"{bad} isn't finite"))
         tensors = {f"model/{name}": tensor for name, tensor in weights.items()}

@@ -167,5 +167,5 @@ def test_accuracy_without_labels() -> None:
 
 
 def test_rules_that_keep_are_refused() -> None:
-    with pytest.raises(RecipeError, match="rule 're:.*': keep, expected skip, or a scheme"):
+    with pytest.raises(RecipeError, match=r"rule 're:\.\*': keep, expected skip, or a scheme"):
         reconstruct(Small(), {"layers": [{"match": "re:.*", "keep": True}]}, [inputs(2, 3, 8, 8)])
