@@ -280,3 +280,28 @@ def test_a_network_of_one_batch_size(tmp_path: Path) -> None:
     assert dims(tmp_path / "m.onnx") == {"x": ["batch", 4], "y": ["batch", 3]}
     with pytest.raises(ExportError, match="two, please"):
         export_onnx(OfTwo(), tmp_path / "n.onnx", torch.ones(3, 4))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_written_as_float32(dtype: torch.dtype, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, x = nn.Sequential(nn.Linear(24, 16), nn.ReLU(), nn.Linear(16, 8)).to(dtype), torch.randn(4, 24)
+    pruner = Pruner(network, {"layers": [{"match": "re:.*", "scheme": "bcr:4x8", "sparsity": 0.75}]}, x.to(dtype))
+    pruner.finalize()
+    pruner.export(tmp_path / "half.onnx")
+    assert network[0].weight.dtype == dtype, "the network itself has changed"
+    weights = {t.name: numpy_helper.to_array(t) for t in onnx.load(tmp_path / "half.onnx").graph.initializer}
+    np.testing.assert_array_equal(weights["0.weight"], network[0].weight.detach().float().numpy())
+    assert_agree(tmp_path / "half.onnx", network.float(), x.to(dtype).float())
+
+
+@pytest.mark.parametrize("part", [False, True])
+def test_compiled_in_place_or_in_part(part: bool, tmp_path: Path) -> None:
+    first, x = nn.Linear(24, 16), torch.randn(4, 24)
+    network = nn.Sequential(torch.compile(first, backend="eager") if part else first, nn.Linear(16, 8))
+    if not part:
+        network.compile(backend="eager")
+    network(x)
+    export_onnx(network, tmp_path / "compiled.onnx", x)
+    assert (network[0] is not first) is part and (network._compiled_call_impl is None) is part, "it isn't compiled now"
+    assert_agree(tmp_path / "compiled.onnx", network, x)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from prunus.errors import RuleError
+from prunus.errors import RuleError, TrainingError
 from prunus.training.layers import Dense, Target, assign, find_layers
 from prunus.training.recipe import Rule
 
@@ -76,6 +76,16 @@ def test_a_computed_weight_stays_dense() -> None:
     assert [item.layer.name for item in targets] == ["1"] and [item.layer.name for item in dense] == ["0"]
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_computed_weights_of_recurrent_layers_stay_dense() -> None:
+    old = nn.utils.weight_norm(nn.LSTM(4, 6), "weight_hh_l0")  # type: ignore[no-untyped-call]
+    new = nn.utils.parametrizations.weight_norm(nn.GRU(4, 6), "weight_ih_l0")
+    for module, computed, plain in ((old, "weight_hh_l0", "weight_ih_l0"), (new, "weight_ih_l0", "weight_hh_l0")):
+        found = {layer.parameter: layer.refusal for layer in find_layers(nn.Sequential(module))}
+        assert set(found) == {f"0.{computed}", f"0.{plain}"}
+        assert "computed" in found[f"0.{computed}"] and not found[f"0.{plain}"]
+
+
 def test_the_first_rule_that_matches_decides() -> None:
     rules = [
         Rule(match="image", skip=True),
@@ -120,6 +130,13 @@ def test_rules_that_cant_be(rules: list[Rule], facts: list[str]) -> None:
 def test_a_model_without_layers() -> None:
     with pytest.raises(RuleError, match="there are none"):
         assign(find_layers(nn.ReLU()), [ALL])
+
+
+def test_what_has_no_weights() -> None:
+    with pytest.raises(TrainingError, match=r"1\.weight has no shape yet"):
+        find_layers(nn.Sequential(nn.Linear(2, 2), nn.LazyLinear(3)))
+    with pytest.raises(TrainingError, match="found str, expected a torch"):
+        find_layers("model.onnx")  # type: ignore[arg-type]
 
 
 def test_a_layer_follows_its_module() -> None:

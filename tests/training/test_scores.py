@@ -87,3 +87,14 @@ def test_arrays_are_copies() -> None:
     array_of(weight)[:] = 0
     assert weight.tolist() == [1, 1, 1]
     assert array_of(torch.ones(2, dtype=torch.bfloat16)).dtype == np.float32
+
+
+def test_a_frozen_weight_is_ranked_by_magnitude() -> None:
+    network = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    network[0].requires_grad_(False)
+    layers = find_layers(network)
+    scores = Scores(layers, "taylor", collect=1)
+    network(torch.ones(2, 4)).sum().backward()
+    scores.add()
+    np.testing.assert_array_equal(scores.of(layers[0]), array_of(layers[0].weight))
+    assert not scores.wants_more

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from prunus.errors import RecipeError
+from prunus.pruning.selection import matches
 from prunus.training.recipe import load_recipe
 from prunus.training.sparseml import convert, is_sparseml
 
@@ -78,7 +79,7 @@ def test_gradual_pruning(tmp_path: Path) -> None:
     assert (recipe.gradual.start, recipe.gradual.updates) == (0.05, 2)
     assert [(rule.match, rule.scheme, rule.sparsity) for rule in recipe.layers] == [
         ("sections.0.0.conv1.weight", "punched:1x4", 0.8),
-        ("re:classifier.*weight", "punched:1x4", 0.8),
+        ("re:^(?:classifier.*weight)", "punched:1x4", 0.8),
         ("re:.*", "2:4", 0.5),
     ]
     assert (recipe.optimizer.rate, recipe.optimizer.schedule) == (0.01, "cosine")
@@ -142,3 +143,28 @@ def test_zeros_that_are_kept(tmp_path: Path) -> None:
     recipe = load_recipe(convert(write(tmp_path, text)).recipe)
     assert (recipe.method, recipe.layers[0].match, recipe.layers[0].keep) == ("one-shot", "re:.*", True)
     assert recipe.epochs.sparsify + recipe.epochs.recover == 5
+
+
+def test_their_patterns_match_from_the_start_of_a_name(tmp_path: Path) -> None:
+    text = "m:\n  - !ConstantPruningModifier\n    params: ['re:conv1', 're:.*fc', 're:^a|b', 'conv2.weight']\n"
+    rules = load_recipe(convert(write(tmp_path, text)).recipe).layers
+    hit = [rule.match for rule in rules if matches(rule.match, ("layer1.conv1", "layer1.conv1.weight"))]
+    assert not hit, "their re:conv1 doesn't reach layer1.conv1"
+    for rule, name in zip(rules, ("conv1.weight", "head.fc.weight", "b.weight", "conv2.weight"), strict=True):
+        assert matches(rule.match, (name,)), name
+    assert not matches(rules[2].match, ("cb.weight",))
+
+
+def test_epochs_are_those_of_what_prunes(tmp_path: Path) -> None:
+    prune = (
+        "  - !GMPruningModifier\n    final_sparsity: 0.8\n    params: [{}]\n    start_epoch: {}\n    end_epoch: {}\n"
+    )
+    keep = "  - !ConstantPruningModifier\n    params: ['re:a']\n    start_epoch: 0\n"
+    late = convert(write(tmp_path, "m:\n" + keep + prune.format("b.weight", 4, 10)))
+    assert late.recipe["epochs"] == {"sparsify": 6, "recover": 0}
+    assert any("4 epochs before pruning" in line for line in late.left_out)
+    early = convert(write(tmp_path, "m:\n" + prune.format("b.weight", -1, 10)))
+    assert early.recipe["epochs"]["sparsify"] == 10 and not early.left_out
+    two = convert(write(tmp_path, "m:\n" + prune.format("a.weight", 0, 10) + prune.format("b.weight", 2, 8)))
+    assert two.recipe["epochs"]["sparsify"] == 10
+    assert any("schedules of their own" in line for line in two.left_out)

@@ -18,11 +18,11 @@ import torch
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
 
-from prunus.errors import CheckpointError, PrunusWarning, RecipeError, TrainingError
+from prunus.errors import CheckpointError, PrunusError, PrunusWarning, RecipeError, TrainingError
 from prunus.training import checkpoint
 from prunus.training.recipe import load_recipe
 from prunus.training.results import Trained
-from prunus.training.trainer import train
+from prunus.training.trainer import Audience, train
 from tests.training.toy import samples, write_toy
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -114,8 +114,6 @@ def test_killed_it_loses_one_interval_at_most(tmp_path: Path) -> None:
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert checkpoint.last_step(tmp_path / "parts") == 9
     lines: list[str] = []
-    from prunus.training.trainer import Audience
-
     assert_same(
         weights(run(recipe, tmp_path / "parts", audience=Audience(line=lines.append)).output), weights(whole.output)
     )
@@ -130,6 +128,22 @@ def test_a_loss_that_is_not_finite_stops_with_one_line(tmp_path: Path, monkeypat
     monkeypatch.setenv("DIVERGE_AT", "1")
     with pytest.raises(TrainingError, match="there is no checkpoint yet"):
         run(recipe, tmp_path / "other")
+
+
+def test_weights_that_are_not_finite_are_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gradient that isn't finite spoils the weights, and the loss is that of the step before it."""
+    recipe = write_toy(tmp_path, checkpoint={"steps": 3})
+    step, made = torch.optim.AdamW.step, [0]
+
+    def spoil(self: torch.optim.AdamW) -> None:
+        step(self)
+        made[0] += 1
+        if made[0] == 6:
+            self.param_groups[0]["params"][0].data.fill_(float("nan"))
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", spoil)
+    with pytest.raises(TrainingError, match=r"step 6: \S+ isn't finite, the checkpoint of step 3 is kept"):
+        run(recipe, tmp_path / "out")
 
 
 def test_warns_where_one_shot_leaves_chance(tmp_path: Path) -> None:
@@ -211,6 +225,23 @@ def test_recipes_without_model_or_data_are_refused(tmp_path: Path) -> None:
     for key in ("model", "data"):
         with pytest.raises(RecipeError, match=f"{key}: missing"):
             run({k: v for k, v in recipe.items() if k != key}, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"layers": [{"match": "nine", "scheme": "unstructured", "sparsity": 0.5}]}, "'nine' matches no layer"),
+        ({"layers": [{"match": "5", "scheme": "pattern:4", "sparsity": 0.5}]}, "0.5"),
+        ({"layers": [{"match": "1", "skip": True}, {"match": "re:.", "skip": True}]}, "no layer is left"),
+    ],
+)
+def test_rules_are_tried_before_the_dense_network_is_trained(
+    changes: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    with pytest.raises(PrunusError, match=words):
+        run(write_toy(tmp_path, **changes), tmp_path / "out", audience=Audience(line=lines.append))
+    assert not lines and not (tmp_path / "out" / "metrics.jsonl").exists()
 
 
 def test_data_that_the_network_cannot_take(tmp_path: Path) -> None:

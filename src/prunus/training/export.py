@@ -1,10 +1,11 @@
 """A trained network as an ONNX file with exact zeros, checked against torch before it takes its place."""
 
+import copy
 import io
 import json
 import warnings
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ BOUND = 1e-4  # largest difference over largest output
 _OPSET = 18
 # by a network that is fed what it doesn't take; torch's OnnxExporterError is a RuntimeError
 _RAISED = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError)
+_HALVES = (torch.float16, torch.bfloat16)
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
 
 
@@ -35,7 +37,7 @@ def export_onnx(
 ) -> ModelProto:
     """Write `model` in evaluation mode; inputs are called x, x1, ..., outputs y, y1, ..., and those in dicts by their
     keys; the batch is free, and with recurrent layers the time, where the file then answers as torch does at other
-    sizes too.
+    sizes too. A network in half precision is written in float32, which all runtimes take and holds its weights exactly.
 
     inputs: a batch, or all arguments as a tuple; an argument may be a tuple or a dict of tensors itself. layers:
     what became of each, for metadata_props. Only rank 0 writes. The model is in the mode it was when this returns.
@@ -48,7 +50,9 @@ def export_onnx(
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        proto = _exported(model, inputs if isinstance(inputs, tuple) else (inputs,), str(path))
+        with _eager(model):
+            single, tried = _in_single(model, inputs if isinstance(inputs, tuple) else (inputs,))
+            proto = _exported(single, tried, str(path))
     finally:
         for module, mode in training.items():
             module.training = mode
@@ -57,6 +61,37 @@ def export_onnx(
         write_metadata(proto, schemes, mean_sparsity(layers), layers)
     write_atomically(Path(path), proto.SerializeToString())
     return proto
+
+
+@contextmanager
+def _eager(model: nn.Module) -> Iterator[None]:
+    """Without what torch.compile has put into a network, or around its parts: the exporter can't see through that."""
+    compiled = {module: module._compiled_call_impl for module in model.modules() if module._compiled_call_impl}
+    wrapped = [
+        (module, name, child)
+        for module in model.modules()
+        for name, child in module._modules.items()
+        if isinstance(getattr(child, "_orig_mod", None), nn.Module)
+    ]
+    for module in compiled:
+        module._compiled_call_impl = None
+    for module, name, child in wrapped:
+        module._modules[name] = child._orig_mod  # type: ignore[union-attr,assignment]
+    try:
+        yield
+    finally:
+        for module, name, child in wrapped:
+            module._modules[name] = child
+        for module, call in compiled.items():
+            module._compiled_call_impl = call
+
+
+def _in_single(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[nn.Module, tuple[Any, ...]]:
+    """The network and its inputs, or copies of both in float32 where some of its weights are in half precision."""
+    if not any(tensor.dtype in _HALVES for tensor in (*model.parameters(), *model.buffers())):
+        return model, inputs
+    tensors = [tensor.float() if tensor.dtype in _HALVES else tensor for tensor in leaves(inputs)]
+    return copy.deepcopy(model).float(), shaped_alike(inputs, tensors)
 
 
 _Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]

@@ -25,12 +25,14 @@ Bools = NDArray[np.bool_]
 @final
 @dataclass(frozen=True, eq=False)
 class Goal:
-    """Zeros of `scheme` at `sparsity` (None: the method decides) in what `base` keeps of a layer (None: all)."""
+    """Zeros of `scheme` at `sparsity` (None: the method decides) in what `base` keeps of a layer (None: all).
+    start: the sparsity that it has already."""
 
     layer: Layer
     scheme: Scheme
     sparsity: float | None
     base: Bools | None = None
+    start: float = 0.0
 
     @property
     def name(self) -> str:
@@ -91,9 +93,11 @@ def _halfway(target: Target) -> Goal:
 
 def second_period(targets: Sequence[Target], masks: dict[str, Bools]) -> tuple[Goal, ...]:
     """Goals of the second period, given the masks that the first one ended with."""
-    return tuple(
-        Goal(target.layer, Scheme("block-row", target.scheme.block), target.sparsity, masks[target.layer.parameter])
-        if target.scheme.name == "bcr"
-        else Goal(target.layer, target.scheme, target.sparsity)
-        for target in targets
-    )
+    return tuple(_onwards(target, masks.get(target.layer.parameter)) for target in targets)
+
+
+def _onwards(target: Target, mask: Bools | None) -> Goal:
+    start = 0.0 if mask is None or not mask.size else 1 - float(mask.mean())
+    if target.scheme.name == "bcr":
+        return Goal(target.layer, Scheme("block-row", target.scheme.block), target.sparsity, mask, start)
+    return Goal(target.layer, target.scheme, target.sparsity, start=start)

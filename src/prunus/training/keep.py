@@ -1,4 +1,7 @@
-"""Zeros that a network comes with, kept: each rule with `keep` as rules for the layers that it hits."""
+"""Zeros that a network comes with, kept: each rule with `keep` as rules for the layers that it hits.
+
+A Pruner masks such layers from the start, whatever its method does with others.
+"""
 
 import numpy as np
 
@@ -10,11 +13,13 @@ from prunus.training.scores import array_of
 
 def with_kept(recipe: Recipe, layers: tuple[Layer, ...]) -> Recipe:
     """The recipe with such rules spelled out: unstructured, as sparse as each layer is now, so that its zeros
-    and no others go. A layer without zeros is skipped. Rules that hit nothing stay, to be complained about."""
-    rules = list[Rule]()
+    and no others go; layers of earlier rules are theirs. A layer without zeros is skipped. Rules that hit nothing
+    stay, to be complained about."""
+    rules, left = list[Rule](), layers
     for rule in recipe.layers:
-        hit = [layer for layer in layers if matches(rule.match, (layer.name, layer.parameter))] if rule.keep else []
-        rules += [_as_it_is(layer) for layer in hit] or [rule]
+        hit = [layer for layer in left if matches(rule.match, layer.names)]
+        left = tuple(layer for layer in left if layer not in hit)
+        rules += [_as_it_is(layer) for layer in hit if rule.keep] or [rule]
     return recipe.model_copy(update={"layers": tuple(rules)})
 
 
@@ -23,4 +28,5 @@ def _as_it_is(layer: Layer) -> Rule:
     zeros = 1 - np.count_nonzero(weight) / max(weight.size, 1)
     if not zeros or layer.refusal:
         return Rule(match=layer.parameter, skip=True)
-    return Rule(match=layer.parameter, scheme="unstructured", sparsity=zeros)
+    known = Rule(match=layer.parameter, scheme="unstructured", sparsity=zeros)
+    return known.model_copy(update={"keep": True})

@@ -6,7 +6,7 @@ from typing import final
 
 from torch import Tensor, fx, nn
 
-from prunus.errors import RuleError
+from prunus.errors import RuleError, TrainingError
 from prunus.pruning.selection import matches, select
 from prunus.sparsity.check import fits
 from prunus.sparsity.project import resolve_sparsity
@@ -16,6 +16,7 @@ from prunus.training.recipe import Rule
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+COMPUTED = "its weight is computed from other parameters"
 RECURRENT = (nn.RNN, nn.LSTM, nn.GRU, nn.RNNCell, nn.LSTMCell, nn.GRUCell)
 
 
@@ -52,11 +53,13 @@ class Layer:
 @final
 @dataclass(frozen=True, eq=False)
 class Target:
-    """A layer that is to be pruned. sparsity: None where the method decides. note: what is out of the ordinary."""
+    """A layer that is to be pruned. sparsity: None where the method decides. kept: the zeros that it has are to stay,
+    and no others come."""
 
     layer: Layer
     scheme: Scheme
     sparsity: float | None
+    kept: bool = False
 
 
 @final
@@ -70,7 +73,15 @@ class Dense:
 
 def find_layers(model: nn.Module) -> tuple[Layer, ...]:
     """Weights of convolutions, linear and recurrent layers, in the order of modules; one that several share comes once,
-    under its first name."""
+    under its first name.
+
+    Raises TrainingError: it isn't a module, or it has lazy layers that haven't seen an input yet.
+    """
+    if not isinstance(model, nn.Module):
+        raise TrainingError(f"model: found {type(model).__name__}, expected a torch.nn.Module")
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise TrainingError(f"{name} has no shape yet, expected a network whose lazy layers have seen an input")
     found: dict[int, Layer] = {}
     for layer in _all(model):
         # a computed weight is another tensor each time it is asked for
@@ -86,7 +97,7 @@ def _all(model: nn.Module) -> Iterator[Layer]:
     for name, module in model.named_modules():
         prefix = f"{name}." if name else ""
         if _is_computed(module):
-            yield Layer(name, f"{prefix}weight", module, "its weight is computed from other parameters")
+            yield Layer(name, f"{prefix}weight", module, COMPUTED)
         elif isinstance(module, CONVOLUTIONS):
             refusal = "grouped convolution" if module.groups != 1 else ""
             yield Layer(name, f"{prefix}weight", module, refusal)
@@ -95,10 +106,12 @@ def _all(model: nn.Module) -> Iterator[Layer]:
         elif isinstance(module, nn.Linear):
             yield Layer(name, f"{prefix}weight", module)
         elif isinstance(module, RECURRENT):
-            for key, weight in module.named_parameters(recurse=False):
+            for key in getattr(module, "_flat_weights_names", ("weight_ih", "weight_hh")):
                 if key.startswith("weight_"):
+                    weight = getattr(module, key)
+                    refusal = "" if isinstance(weight, nn.Parameter) else COMPUTED
                     n_gates = 1 if key.startswith("weight_hr") else len(weight) // module.hidden_size
-                    yield Layer(name, f"{prefix}{key}", module, n_gates=n_gates)
+                    yield Layer(name, f"{prefix}{key}", module, refusal, n_gates=n_gates)
         elif isinstance(module, fx.GraphModule):
             for path, holder, refusal in called_weights(module):
                 yield Layer(prefix + path.removesuffix(".weight"), prefix + path, holder, refusal)
@@ -132,7 +145,8 @@ def assign(layers: Sequence[Layer], rules: Sequence[Rule]) -> tuple[tuple[Target
             dense.append(Dense(layer, reason))
             continue
         fixed = first.sparsity is not None or scheme.name in ("n:m", "pattern")
-        targets.append(Target(layer, scheme, resolve_sparsity(scheme, first.sparsity) if fixed else None))
+        sparsity = resolve_sparsity(scheme, first.sparsity) if fixed else None
+        targets.append(Target(layer, scheme, sparsity, first.keep))
     if not targets:
         reasons = "; ".join(f"{item.layer.name}: {item.reason}" for item in dense[:3]) or "it has no layers"
         raise RuleError(f"no layer is left to prune ({reasons})")

@@ -94,16 +94,20 @@ class Pruner:
             self._coupling, self.targets, self.dense = coupling, coupling.targets, coupling.dense
         else:
             _warn_of_outputs(self.model, self.targets)
+        self._at_work = tuple(target for target in self.targets if not target.kept)
         pruned = [target.layer for target in self.targets]
         self._masked = pruned + (self._coupling.layers if self._coupling else [])
         self._masks = Masks(self._masked)
-        self._scores = Scores(pruned, self.recipe.criterion, self.recipe.collect)
+        kept = [target.layer for target in self.targets if target.kept]
+        self._masks.set({layer.parameter: array_of(layer.weight) != 0 for layer in kept})
+        self._scores = Scores([target.layer for target in self._at_work], self.recipe.criterion, self.recipe.collect)
         sparsify = epochs.sparsify * self.steps_per_epoch
         self._ends = (sparsify // 2, sparsify) if two else (sparsify,)  # of the periods
         self._period = 0
+        self._bases: dict[str, np.ndarray[Any, np.dtype[np.bool_]]] = {}  # the masks that the second period began with
         self._rounding: Rounding | None = None
         self._final = False
-        self._method: Method | None = self._make(first_period(self.targets, two))
+        self._method: Method | None = self._make(first_period(self._at_work, two))
         self._method.begin()
         self._keep_up()
 
@@ -131,7 +135,7 @@ class Pruner:
     def step(self) -> None:
         """Follow a step of the optimiser: schedule, and masks applied. Gradients have to be there still."""
         self.n_steps += 1
-        if self._scores.wants_more or (self._method is not None and self.recipe.criterion != "magnitude"):
+        if self._method is not None and self.recipe.criterion != "magnitude":
             self._scores.add()
         if self._method is not None:
             start = self._ends[self._period - 1] if self._period else 0
@@ -194,7 +198,7 @@ class Pruner:
             "rounding": self._rounding.state() if self._rounding is not None else {},
         }
         if self._period and self._method is not None:
-            parts["bases"] = {goal.name: _bits(goal.base) for goal in self._goals if goal.base is not None}
+            parts["bases"] = {name: _bits(base) for name, base in self._bases.items()}
         if self._coupling is not None:
             parts["widths"] = self._coupling.state()
         counters = (self.n_steps, self._period, int(self._method is not None), int(self._final))
@@ -217,8 +221,8 @@ class Pruner:
         self.n_steps, self._period, self._method, self._final = n_steps, period, None, bool(final)
         if sparsifying:
             two = len(self._ends) == 2
-            bases = {name: _unbits(bits, shapes[name]) for name, bits in parts.get("bases", {}).items()}
-            goals = second_period(self.targets, bases) if period else first_period(self.targets, two)
+            self._bases = {name: _unbits(bits, shapes[name]) for name, bits in parts.get("bases", {}).items()}
+            goals = second_period(self._at_work, self._bases) if period else first_period(self._at_work, two)
             self._method = self._make(goals)
             self._method.load(parts["method"])
         self._round_when_due()
@@ -227,7 +231,6 @@ class Pruner:
 
     def _make(self, goals: Sequence[Goal]) -> Method:
         """The method for the period that is on."""
-        self._goals = goals
         end, start = self._ends[self._period], self._ends[self._period - 1] if self._period else 0
         n_steps = end - start
         epochs = n_steps / self.steps_per_epoch
@@ -257,7 +260,8 @@ class Pruner:
         self._masks.set(self._method.settle())
         if self._period + 1 < len(self._ends):
             self._period += 1
-            self._method = self._make(second_period(self.targets, self._masks.arrays()))
+            self._bases = self._masks.arrays()
+            self._method = self._make(second_period(self._at_work, self._bases))
             self._method.begin()
         else:
             self._method = None

@@ -185,6 +185,8 @@ class Recipe(Part):
 
     def _removes(self, remove: Remove) -> None:
         for rule in self.layers:
+            if rule.keep:
+                raise ValueError(f"remove: rule {rule.match!r} has keep, expected filter or channel, or skip: true")
             if rule.scheme is None:
                 continue
             if rule.scheme not in ("filter", "channel"):

@@ -48,6 +48,8 @@ class Scores:
         self.seen += 1
         for name, layer in self._layers.items():
             gradient = layer.weight.grad
+            if gradient is None and not layer.weight.requires_grad:
+                continue  # frozen: its magnitude has to do
             if gradient is None:
                 raise TrainingError(
                     f"{name} has no gradient, and {self.criterion} needs one: "

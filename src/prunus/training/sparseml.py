@@ -58,6 +58,7 @@ class _Found:
     end: float = 0.0
     last: float = 0.0
     gradual: dict[str, Any] = field(default_factory=dict)
+    schedules: set[tuple[float, ...]] = field(default_factory=set)
     everywhere: bool = False
     rules: list[dict[str, Any]] = field(default_factory=list)
     optimizer: dict[str, Any] = field(default_factory=dict)
@@ -110,6 +111,8 @@ def _recipe(found: _Found) -> Converted:
     recover = max(round(found.last - start) - sparsify, 0)
     recipe: dict[str, Any] = {"version": 1, "method": "gradual" if found.gradual else "one-shot",
                               "epochs": {"sparsify": sparsify, "recover": recover}, "layers": found.rules}  # fmt: skip
+    if len(found.schedules) > 1:
+        found.left_out.append("schedules of their own: all layers share the last one's, from first start to last end")
     if found.gradual:
         recipe["gradual"] = found.gradual
     if found.everywhere:
@@ -120,11 +123,11 @@ def _recipe(found: _Found) -> Converted:
 
 
 def _prune(name: str, values: Mapping[str, Any], found: _Found, where: str) -> None:
-    start = _number(values, "start_epoch", where, 0.0)
-    found.start = start if found.start is None else min(found.start, start)
     if name == "ConstantPruningModifier":
         found.rules += [{"match": match, "keep": True} for match in _matches(values.get("params", ALL[-1]))]
         return
+    start = max(_number(values, "start_epoch", where, 0.0), 0.0)  # -1: from the beginning
+    found.start = start if found.start is None else min(found.start, start)
     end = _number(values, "end_epoch", where, start)
     sparsity = values.get("final_sparsity")
     if isinstance(sparsity, Mapping):
@@ -140,6 +143,7 @@ def _prune(name: str, values: Mapping[str, Any], found: _Found, where: str) -> N
             "start": _number(values, "init_sparsity", where, 0.0),
             "updates": max(round(1 / each), 1) if each > 0 else 8,
         }
+        found.schedules.add((start, end, *found.gradual.values()))
         inter = values.get("inter_func", "cubic")
         if inter != "cubic":
             found.left_out.append(f"{name}: inter_func {inter}: ours is cubic")
@@ -150,7 +154,15 @@ def _prune(name: str, values: Mapping[str, Any], found: _Found, where: str) -> N
 
 def _matches(params: Any) -> list[str]:
     names = [params] if isinstance(params, str) else list(params or ())
-    return ["re:.*" if name in ALL else str(name) for name in names]
+    return ["re:.*" if name in ALL else _anchored(str(name)) for name in names]
+
+
+def _anchored(name: str) -> str:
+    """Their patterns match from the start of a parameter's name, ours anywhere in it."""
+    pattern = name.removeprefix("re:")
+    if pattern == name or (pattern.startswith(("^", ".*")) and "|" not in pattern):
+        return name
+    return f"re:^(?:{pattern})"
 
 
 def _scheme(values: Mapping[str, Any], where: str) -> str:

@@ -22,6 +22,8 @@ from prunus.training.batches import augmented, batch_size, order, seed_step, sha
 from prunus.training.checkpoint import Checkpoint
 from prunus.training.data import Samples, read_data
 from prunus.training.evaluate import Place, Score, evaluate, recalibrate
+from prunus.training.keep import with_kept
+from prunus.training.layers import assign, find_layers
 from prunus.training.losses import Kind, check_answers, distilled, task_loss
 from prunus.training.networks import build, has_weights
 from prunus.training.progress import TrainingStep
@@ -29,6 +31,7 @@ from prunus.training.pruner import Pruner
 from prunus.training.rates import factor, make_optimizer
 from prunus.training.recipe import Recipe
 from prunus.training.results import Trained
+from prunus.training.shrink.follow import find_groups
 from prunus.training.snapshot import optimizer_of, set_optimizer, set_weights, weights_of
 from prunus.training.standard import Data, Network
 from prunus.training.state import describe
@@ -82,6 +85,7 @@ class _Run:
         self.per_epoch = len(self.samples) // self.size
         plain = build(network, recipe.seed)
         try_network(plain, recipe.loss, self.samples, self.validation)
+        try_rules(plain, recipe, self._example())
         layers = {name: [list(tensor.shape)] for name, tensor in plain.state_dict().items()}
         self.identity = describe(layers, recipe, self.per_epoch)
         self.model, optimizer = accelerator.prepare(plain, make_optimizer(recipe.optimizer, plain))
@@ -171,7 +175,7 @@ class _Run:
             loss = loss + self.pruner.penalty()
         lost = place.mean(float(loss.detach()))
         if not math.isfinite(lost):
-            raise TrainingError(self._diverged(lost))
+            raise TrainingError(self._diverged(self.step + 1, f"the loss is {lost}"))
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
         self.optimizer.step()
@@ -279,7 +283,14 @@ class _Run:
         return self.step % every == 0 or self.step == self.n_steps
 
     def _save(self) -> None:
-        tensors = {f"model/{name}": tensor for name, tensor in weights_of(self.network).items()}
+        """Write a checkpoint. Raises TrainingError: weights aren't finite, as after gradients that weren't: going on
+        from there would never be right again."""
+        weights = weights_of(self.network)
+        learned = [name for name, _ in self.network.named_parameters()]  # buffers may be masks of infinities
+        bad = next((name for name in learned if not bool(weights[name].isfinite().all())), None)
+        if bad is not None:
+            raise TrainingError(self._diverged(self.step, f"{bad} isn't finite"))
+        tensors = {f"model/{name}": tensor for name, tensor in weights.items()}
         tensors |= {f"optimizer/{name}": tensor for name, tensor in optimizer_of(self.optimizer).items()}
         if self.pruner is not None:
             tensors |= {f"pruner/{name}": tensor for name, tensor in self.pruner.state_dict().items()}
@@ -303,13 +314,10 @@ class _Run:
             self.pruner.load_state_dict(state)
         self.audience.line(f"going on from step {self.step} of {self.n_steps}")
 
-    def _diverged(self, loss: float) -> str:
+    def _diverged(self, step: int, found: str) -> str:
         kept = checkpoint.last_step(self.output)
         good = f"the checkpoint of step {kept} is kept" if kept is not None else "there is no checkpoint yet"
-        return (
-            f"step {self.step + 1}: the loss is {loss}, {good} in {self.output}; "
-            "expected a finite one: try a lower optimizer.rate"
-        )
+        return f"step {step}: {found}, {good} in {self.output}; expected a finite one: try a lower optimizer.rate"
 
 
 @torch.no_grad()
@@ -327,6 +335,17 @@ def try_network(plain: nn.Module, loss: Kind, *several: Samples) -> None:
             reason = (str(error).splitlines() or [""])[0]
             raise TrainingError(f"model: can't take x {list(x.shape)} of {samples.where}: {reason}") from error
         check_answers(loss, answers, y, samples.classes, samples.where)
+
+
+def try_rules(plain: nn.Module, recipe: Recipe, x: Tensor) -> None:
+    """Do the rules hit layers that can be pruned? As the Pruner will ask, but before the dense network is trained.
+
+    Raises RuleError, SchemeError, UnsupportedError: no, and why.
+    """
+    layers = find_layers(plain)
+    assign(layers, with_kept(recipe, layers).layers)
+    if recipe.remove is not None:
+        find_groups(plain, x)
 
 
 def make_folder(path: Path) -> None:

@@ -74,12 +74,16 @@ def fake(name: str, **contents: Any) -> ModuleType:
     return module
 
 
-def transformers_loop(make: Callable[[], Any], folder: Path, save_at: int) -> nn.Module:
-    """With a checkpoint, from which a second Trainer goes on."""
+def transformers_loop(make: Callable[[], Any], folder: Path, save_at: int, max_steps: int = -1) -> nn.Module:
+    """With a checkpoint, from which a second Trainer goes on. max_steps: as in its arguments, whose epochs then are
+    the default ones."""
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), 0.05, 0.9)
-    args = SimpleNamespace(output_dir=str(folder), num_train_epochs=float(EPOCHS))
-    state = SimpleNamespace(global_step=0, max_steps=EPOCHS * PER_EPOCH, is_world_process_zero=True)
+    epochs = 7.0 if max_steps > 0 else float(EPOCHS)
+    args = SimpleNamespace(output_dir=str(folder), num_train_epochs=epochs, max_steps=max_steps)
+    state = SimpleNamespace(
+        global_step=0, max_steps=EPOCHS * PER_EPOCH, is_world_process_zero=True, num_train_epochs=EPOCHS
+    )
     callback = make()
     callback.on_train_begin(args, state, None, model=model, optimizer=optimizer)
     for _ in range(EPOCHS):
@@ -137,6 +141,12 @@ def assert_alike(model: nn.Module, expected: nn.Module) -> None:
 def test_transformers(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kind = load("transformers", {"transformers": fake("transformers", TrainerCallback=object)}, monkeypatch)
     assert_alike(transformers_loop(lambda: kind(recipe(method)), tmp_path, 5), own_loop(method))
+
+
+def test_a_transformers_trainer_that_counts_in_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = load("transformers", {"transformers": fake("transformers", TrainerCallback=object)}, monkeypatch)
+    model = transformers_loop(lambda: kind(recipe("gradual")), tmp_path, 5, max_steps=EPOCHS * PER_EPOCH)
+    assert_alike(model, own_loop("gradual"))
 
 
 @pytest.mark.parametrize("method", METHODS)

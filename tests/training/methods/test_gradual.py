@@ -1,5 +1,7 @@
 """The cubic, and regrowth against a dense copy that is trained straight through its masks."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -34,6 +36,33 @@ def test_sparsity_rises_as_a_cubic(start: float) -> None:
         done = min(step // 2, 8) / 8  # eight updates in 16 steps
         wanted = 0.8 + (start - 0.8) * (1 - done) ** 3
         assert found[step] == pytest.approx(wanted, abs=1e-3), step
+
+
+def test_sparsity_never_falls_between_two_periods() -> None:
+    network = trained()
+    rules = [
+        {"match": "3", "scheme": "unstructured", "sparsity": 0.8},
+        {"match": "15", "scheme": "bcr:4x8", "sparsity": 0.8},
+    ]
+    recipe = {
+        "method": "gradual", "epochs": {"sparsify": 4, "recover": 1}, "bcr": "column-row", "gradual": {"updates": 4},
+        "layers": rules,
+    }  # fmt: skip
+    pruner = Pruner(network, recipe, steps_per_epoch=4)
+    found: dict[str, list[float]] = {"3.weight": [0.0], "15.weight": [0.0]}
+
+    def after(step: int) -> None:
+        for name, mask in pruner.masks.items():
+            found[name].append(1 - mask.mean())
+        if step == 10:
+            again = Pruner(network, recipe, steps_per_epoch=4)
+            again.load_state_dict(pruner.state_dict())
+            assert all(np.array_equal(again.masks[name], mask) for name, mask in pruner.masks.items())
+
+    train(network, 20, sgd(network), pruner, after=after)
+    for name, values in found.items():
+        assert all(after >= before - 0.01 for before, after in pairwise(values)), (name, values)
+        assert values[-1] == pytest.approx(0.8, abs=0.02) and len({round(value, 2) for value in values}) > 5
 
 
 def test_a_start_above_the_goal_is_the_goal() -> None:

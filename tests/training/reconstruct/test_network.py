@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from prunus.errors import CalibrationError, PrunusWarning, RuleError
+from prunus.errors import CalibrationError, PrunusWarning, RecipeError, RuleError
 from prunus.sparsity.check import check
 from prunus.sparsity.project import project
 from prunus.sparsity.scheme import FORMS, parse
@@ -164,3 +164,8 @@ def test_accuracy_without_labels() -> None:
     assert accuracy(dense) > 0.9
     assert accuracy(model) > accuracy(magnitude) + 0.2
     assert accuracy(model) > accuracy(dense) - 0.1
+
+
+def test_rules_that_keep_are_refused() -> None:
+    with pytest.raises(RecipeError, match=r"rule 're:\.\*': keep, expected skip, or a scheme"):
+        reconstruct(Small(), {"layers": [{"match": "re:.*", "keep": True}]}, [inputs(2, 3, 8, 8)])

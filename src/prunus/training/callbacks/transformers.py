@@ -38,7 +38,9 @@ class PruneCallback(TrainerCallback):  # type: ignore[misc]  # it has no types
             saved = Path(args.output_dir) / f"checkpoint-{state.global_step}" / STATE
             if saved.exists():
                 self.follower.load(safetensors.torch.load_file(saved))
-        self.follower.begin(model, round(state.max_steps / args.num_train_epochs))
+        # where the Trainer counts in steps, the epochs of its arguments mean nothing
+        n_epochs = state.num_train_epochs if args.max_steps > 0 else args.num_train_epochs
+        self.follower.begin(model, round(state.max_steps / n_epochs))
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Gradients are whole."""

@@ -20,11 +20,14 @@ LEAST_DENSITY = 0.01  # of a layer under a global ranking: it would otherwise va
 def rank(
     goals: Sequence[Goal], scores: Scores, scope: Literal["layer", "global"], share: float = 1.0, start: float = 0.0
 ) -> dict[str, Bools]:
-    """The masks of all goals that have a sparsity; `share` of the way there from `start`."""
+    """The masks of all goals that have a sparsity; `share` of the way there from `start`, or from where they are."""
     known = [goal for goal in goals if goal.sparsity is not None]
     arrays = {goal.name: scores.of(goal.layer) for goal in known}
     final = sparsities(known, arrays, scope)
-    wanted = {name: sparsity + (min(start, sparsity) - sparsity) * (1 - share) for name, sparsity in final.items()}
+    wanted = dict[str, float]()
+    for goal in known:
+        least, sparsity = max(start, goal.start), final[goal.name]
+        wanted[goal.name] = sparsity + (min(least, sparsity) - sparsity) * (1 - share)
     return {goal.name: goal.mask(arrays[goal.name], wanted[goal.name]) for goal in known}
 
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from prunus.errors import CalibrationError, PrunusWarning, RuleError
+from prunus.errors import CalibrationError, PrunusWarning, RecipeError, RuleError
 from prunus.pruning.one_shot import LayerReport, mean_sparsity
 from prunus.sparsity.project import TOLERANCE, resolve_sparsity
 from prunus.sparsity.scheme import Scheme
@@ -90,7 +90,10 @@ def reconstruct(
     batches, or values that aren't finite. Warns (PrunusWarning) of layers that were named and stay dense.
     """
     given = check_batches(batches)
-    targets, dense = assign(find_layers(model), load_recipe(recipe).layers)
+    rules = load_recipe(recipe).layers
+    if kept := next((rule for rule in rules if rule.keep), None):
+        raise RecipeError(f"rule {kept.match!r}: keep, expected skip, or a scheme: zeros are chosen anew here")
+    targets, dense = assign(find_layers(model), rules)
     goals = [
         Goal(target.layer.parameter, target.scheme, resolve_sparsity(target.scheme, target.sparsity))
         for target in targets
