@@ -26,6 +26,7 @@ from filelock import FileLock
 import prunus
 from bench import equal, fashion, plans, store, training
 from bench.equal import Point
+from bench.verdict import Verdict
 from prunus.benchmark.timing import speed_ratio, time_interleaved
 from prunus.errors import BudgetError
 
@@ -196,23 +197,6 @@ def lines(rows: dict[str, store.Row]) -> list[Line]:
     return made
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """A goal, what was reached, and whether that is enough."""
-
-    what: str
-    value: float | None
-    bound: float
-    at_most: bool = False
-
-    @property
-    def verdict(self) -> str:
-        """pass, short, or not measured."""
-        if self.value is None:
-            return "not measured"
-        return "pass" if (self.value <= self.bound if self.at_most else self.value >= self.bound) else "short"
-
-
 def verdicts(rows: dict[str, store.Row]) -> list[Verdict]:
     """Of each network, the most that one of its mapped versions within DROP points of dense reaches."""
     made = []
@@ -252,9 +236,7 @@ def table() -> int:
             f"drop {line.drop:5.2f} ({line.seeds} seeds), {best} over {line.best or 'any'}, {pattern} over {PATTERN}"
         )
     found = verdicts(rows)
-    for each in found:
-        value = "-" if each.value is None else f"{each.value:.2f}"
-        print(f"{each.what:52} {value}, {'at most' if each.at_most else 'at least'} {each.bound}: {each.verdict}")
+    print(*found, sep="\n")
     return int(any(each.verdict == "short" and each.bound != GOAL for each in found))
 
 

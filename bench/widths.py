@@ -17,7 +17,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from statistics import mean
@@ -30,6 +30,7 @@ from torch.nn import functional
 
 from bench import fashion, scenes, store
 from bench.scenes import Pairs
+from bench.verdict import Verdict
 from prunus.search.branches import branched, merge
 from prunus.search.choose import bn_gamma, by_scores, magnitude, uniform
 from prunus.search.costs import Cost, Latency, macs
@@ -346,6 +347,41 @@ def table(rows: list[store.Row]) -> list[Line]:
     return lines
 
 
+def verdicts(rows: list[store.Row]) -> list[Verdict]:
+    """The goals: means over networks and budgets, the worst of what must hold for each network found. Points of
+    accuracy; shares of 1."""
+    lines = table(rows)
+    classes = [line for line in lines if line.network in ("pas-vgg", "resnet")]
+    found = [row for row in store.latest(rows).values() if row.get("method") == "pas"]
+    by_macs, by_time = ([row for row in found if row["limit"] == limit] for limit in ("macs", "latency"))
+
+    def over(other: str, method: str = "pas") -> float | None:
+        gains = [100 * (q[method] - q[other]) for line in classes if {method, other} <= set(q := line.quality)]
+        return mean(gains) if gains else None
+
+    made = [
+        Verdict("accuracy over BN-gamma, points", over("bn-gamma"), 0.3),
+        Verdict("accuracy over uniform, points", over("uniform"), 0.3),
+        Verdict("accuracy over magnitude, points", over("magnitude"), 0.0),
+        Verdict("multiply-adds beside the budget, worst", _worst(r["cost"] / (1 - r["removed"]) for r in by_macs),
+                0.01, True),
+        Verdict("milliseconds beside the budget, worst", _worst(r["ms"] / r["budget_ms"] for r in by_time), 0.05, True),
+        Verdict("accuracy by time over by multiply-adds at equal ms, points", over("pas", "pas-latency"), 0.0),
+        Verdict("search over fine-tuning, time", mean(r["search_s"] / r["finetune_s"] for r in found)
+                if found else None, 1.5, True),
+    ]  # fmt: skip
+    for line in lines:
+        if line.network in ("segmentation", "translation"):
+            pas = line.quality["pas"]
+            made.append(Verdict(f"{line.network}: quality over dense", pas / line.dense, 0.98))
+            made.append(Verdict(f"{line.network}: quality over uniform", pas / line.quality["uniform"], 1.0))
+    return made
+
+
+def _worst(shares: Iterable[float]) -> float | None:
+    return max((abs(share - 1) for share in shares), default=None)
+
+
 def _append(row: store.Row) -> None:
     with FileLock(f"{RESULTS}.lock"):
         store.append(RESULTS, {**store.stamp(), **row})
@@ -386,6 +422,7 @@ def main() -> int:
     for line in table(store.read(RESULTS)):
         said = ", ".join(f"{name} {value:.4f}" for name, value in line.quality.items())
         print(f"{line.network} {line.removed:.0%} removed: dense {line.dense:.4f}, {said} ({line.seeds} seeds)")
+    print(*verdicts(store.read(RESULTS)), sep="\n")
     return 0
 
 

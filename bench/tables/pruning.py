@@ -44,8 +44,14 @@ def widths_table(rows: list[store.Row]) -> str:
     lines.append(
         "\nTest accuracy in %; of segmentation the mean intersection over union in %, of translation PSNR in dB. "
         "pas by time: its budget is the milliseconds (ms) that pas by multiply-adds takes. search epoch: its time over "
-        "that of an epoch of fine-tuning."
+        "that of an epoch of fine-tuning.\n"
     )
+    lines += ["| goal | measured | asked | |", "|---|---|---|---|"]
+    lines += [
+        f"| {each.what} | {each.value:.3g} | {each.asked} | {each.verdict} |"
+        for each in widths.verdicts(rows)
+        if each.value is not None
+    ]
     return "\n".join([*lines, "", *machines(rows[-1:])])
 
 

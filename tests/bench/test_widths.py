@@ -14,7 +14,7 @@ def row(method: str, seed: int, quality: float, limit: str = "macs") -> dict[str
     case = widths.Case("pas-vgg", 0.5, method, limit, seed)
     return {
         "key": case.key, "network": "pas-vgg", "removed": 0.5, "method": method, "limit": limit, "seed": seed,
-        "quality": quality, "dense": 0.93, "cost": 0.499, "ms": 0.1, "search_s": 30.0, "finetune_s": 80.0,
+        "quality": quality, "dense": 0.93, "cost": 0.499, "ms": 0.1, "budget_ms": 0.1, "search_s": 30.0, "finetune_s": 80.0,
         "epochs": [2, 8], "machine": machine, "packages": {}, "date": "2026-01-01", "commit": "abc",
     }  # fmt: skip
 
@@ -34,6 +34,19 @@ def test_means_over_the_seeds_that_all_methods_have() -> None:
     text = pruning.widths_table(rows)
     assert "| pas-vgg, 50% | 93.00 | **91.50** | - | 89.50 | - | 93.00 | 0.100 | 1.50 x | 2 |" in text
     assert "Not measured yet" in pruning.widths_table([])
+
+
+def test_goals_and_what_was_reached() -> None:
+    rows = [row("pas", seed, 0.9) for seed in (0, 1)] + [row("uniform", seed, 0.898) for seed in (0, 1)]
+    rows += [row("bn-gamma", seed, 0.89) for seed in (0, 1)]
+    rows += [{**row("pas", seed, 0.91, "latency"), "ms": 0.1 + 0.004 * seed} for seed in (0, 1)]
+    found = {each.what.split(",")[0]: each for each in widths.verdicts(rows)}
+    assert found["accuracy over BN-gamma"].verdict == "pass" and found["accuracy over uniform"].verdict == "short"
+    assert found["accuracy over magnitude"].verdict == "not measured"
+    assert round(found["multiply-adds beside the budget"].value or 0, 6) == 0.002
+    assert round(found["milliseconds beside the budget"].value or 0, 6) == 0.04
+    assert round(found["accuracy by time over by multiply-adds at equal ms"].value or 0, 6) == 1.0
+    assert "| accuracy over uniform, points | 0.2 | at least 0.3 | short |" in pruning.widths_table(rows)
 
 
 def test_rows_are_named_once_and_the_compared_one_comes_first() -> None:
