@@ -14,8 +14,8 @@ def row(method: str, seed: int, quality: float, limit: str = "macs") -> dict[str
     case = widths.Case("pas-vgg", 0.5, method, limit, seed)
     return {
         "key": case.key, "network": "pas-vgg", "removed": 0.5, "method": method, "limit": limit, "seed": seed,
-        "quality": quality, "dense": 0.93, "cost": 0.499, "ms": 0.1, "budget_ms": 0.1, "search_s": 30.0, "finetune_s": 80.0,
-        "epochs": [2, 8], "machine": machine, "packages": {}, "date": "2026-01-01", "commit": "abc",
+        "quality": quality, "dense": 0.93, "cost": 0.499, "ms": 0.1, "budget_ms": 0.1, "search_s": 30.0,
+        "finetune_s": 80.0, "epochs": [2, 8], "machine": machine, "packages": {}, "date": "2026-01-01", "commit": "abc",
     }  # fmt: skip
 
 
