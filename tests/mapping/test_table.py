@@ -71,6 +71,9 @@ def test_times_are_kept_where_they_hold(tmp_path: Path) -> None:
             Table(refuse, other).time(site, PUNCHED, 0.9)
     here.add_network("digest", {"slope": 1.0})
     assert here.network("digest") == {"slope": 1.0} and here.network("other") is None
+    later = replace(here, since="2999-01-01T00:00:00+00:00")
+    assert later.times() == {} and later.network("digest") is None
+    assert len(replace(here, since="2020-01-01T00:00:00+00:00").times()) == len(here.times()) > 0
 
 
 def test_another_cpus_times_are_ignored_with_a_word(tmp_path: Path) -> None:
@@ -91,10 +94,12 @@ def test_masks_are_of_the_scheme_and_weights_never_zero() -> None:
     np.testing.assert_array_equal(sparse.matrix[sparse.matrix != 0], dense.matrix[sparse.matrix != 0])
 
 
-def test_a_layer_is_measured_and_found_in_the_file(measured_times: Path) -> None:
+def test_a_layer_is_measured_and_found_in_the_file(measured_times: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read = read_network(network(), threads=1)
     ms = table_of(read).time(read.sites[2], PUNCHED, 0.9).ms
     assert ms > 0 and measured_times.exists()
+    monkeypatch.setattr("prunus.mapping.network.now", lambda: "2999-01-01T00:00:00+00:00")
+    assert not table_of(read_network(network(), threads=1, fresh=True)).known
     again = table_of(read)
     assert [entry.scheme for entry in again.known] == ["punched:4x1"] and again.time(
         read.sites[2], PUNCHED, 0.9

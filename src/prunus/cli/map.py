@@ -77,6 +77,9 @@ def map(
     check: Annotated[
         int, typer.Option("--check", min=0, metavar="N", help="Measure N interpolated times anew and print the error.")
     ] = 0,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Measure times again that were kept, as those from a busy machine.")
+    ] = False,
     calibration: Annotated[
         Path | None,
         typer.Option(
@@ -123,7 +126,7 @@ def map(
     with printer.progress("map") as step:
         network = read_network(
             model, precision=precision, calibration=feeds, threads=threads, input_shapes=shapes or None, target=target,
-            cc=cc,
+            cc=cc, fresh=fresh,
         )  # fmt: skip
         if check and not network.here:
             raise TargetError(f"--check with target {network.isa.target!r}: its times are estimates, none is measured")

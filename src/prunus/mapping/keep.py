@@ -26,7 +26,7 @@ create table if not exists network_times (
     primary key (machine, library, threads, target, precision, network)
 )
 """
-HERE = "machine = ? and library = ? and threads = ? and target = ? and precision = ?"
+HERE = "machine = ? and library = ? and threads = ? and target = ? and precision = ? and date >= ?"
 
 
 @final
@@ -42,11 +42,13 @@ class Entry:
 @final
 @dataclass(frozen=True)
 class Kept:
-    """The file, seen from one CPU, kernel library, number of threads, target and precision."""
+    """The file, seen from one CPU, kernel library, number of threads, target and precision. since: ISO 8601, UTC;
+    what was kept before isn't seen."""
 
     file: Latencies
     target: str
     precision: str
+    since: str = ""
 
     @property
     def _here(self) -> tuple[object, ...]:
@@ -57,7 +59,9 @@ class Kept:
 
         def find(db: sqlite3.Connection) -> tuple[list[Any], list[Any]]:
             db.execute(LAYERS)
-            rows = db.execute(f"select signature, scheme, sparsity, ms from layer_times where {HERE}", self._here)
+            rows = db.execute(
+                f"select signature, scheme, sparsity, ms from layer_times where {HERE}", (*self._here, self.since)
+            )
             strangers = db.execute(
                 "select distinct machine from layer_times where machine != ? except select machine from latency",
                 (self.file.place.machine,),
@@ -72,7 +76,7 @@ class Kept:
 
     def add(self, entry: Entry, ms: float) -> None:
         """Keep a layer's time; an earlier one of the same is replaced."""
-        row = (*self._here, entry.signature, entry.scheme, entry.sparsity, ms, _now())
+        row = (*self._here, entry.signature, entry.scheme, entry.sparsity, ms, now())
         self._write(LAYERS, f"insert or replace into layer_times values ({', '.join('?' * len(row))})", row)
 
     def network(self, digest: str) -> dict[str, Any] | None:
@@ -81,14 +85,14 @@ class Kept:
         def find(db: sqlite3.Connection) -> Any:
             db.execute(NETWORKS)
             query = f"select content from network_times where {HERE} and network = ?"
-            return db.execute(query, (*self._here, digest)).fetchone()
+            return db.execute(query, (*self._here, self.since, digest)).fetchone()
 
         found = self.file.run(find)
         return None if found is None else json.loads(found[0])
 
     def add_network(self, digest: str, content: Mapping[str, Any]) -> None:
         """Keep what was measured of a network as a whole."""
-        row = (*self._here, digest, json.dumps(content, sort_keys=True), _now())
+        row = (*self._here, digest, json.dumps(content, sort_keys=True), now())
         self._write(NETWORKS, f"insert or replace into network_times values ({', '.join('?' * len(row))})", row)
 
     def _write(self, table: str, statement: str, row: tuple[object, ...]) -> None:
@@ -99,5 +103,6 @@ class Kept:
         self.file.run(write)
 
 
-def _now() -> str:
+def now() -> str:
+    """ISO 8601 in UTC, to seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -18,7 +18,7 @@ from prunus.graph.ir import Graph, Node
 from prunus.graph.load import load_model, naming
 from prunus.kernels.isa import Isa
 from prunus.kernels.library import isa_for, kernel_library
-from prunus.mapping.keep import Kept
+from prunus.mapping.keep import Kept, now
 from prunus.pruning.onnx_weights import FLOATS, Weight, weights
 from prunus.runtime.cpu import describe
 from prunus.runtime.session import check_threads
@@ -56,7 +56,8 @@ class Site:
 @final
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A model read for mapping: file, graph in the precision asked for, and its layers."""
+    """A model read for mapping: file, graph in the precision asked for, and its layers. since: kept times from before
+    that date aren't used."""
 
     model: ModelProto
     graph: Graph
@@ -67,6 +68,7 @@ class Network:
     code: bytes
     calibration: tuple[Mapping[str, Any], ...] | None
     input_shapes: Mapping[str, tuple[int, ...]] | None
+    since: str = ""
 
     @property
     def here(self) -> bool:
@@ -84,7 +86,7 @@ class Network:
 
     def kept(self) -> Kept:
         """The file of measured times, for this CPU."""
-        return Kept(latencies_for(describe(), self.code, self.threads), self.isa.target, self.precision)
+        return Kept(latencies_for(describe(), self.code, self.threads), self.isa.target, self.precision, self.since)
 
 
 def read_network(
@@ -97,8 +99,9 @@ def read_network(
     target: str | None = None,
     cc: str | None = None,
     progress: Callable[[object], None] | None = None,
+    fresh: bool = False,
 ) -> Network:
-    """Read a model for mapping, at batch 1.
+    """Read a model for mapping, at batch 1. fresh: times that were kept before now are measured again.
 
     Raises ModelError: unreadable, or without a layer that could be pruned. TargetError, CalibrationError: as `compile`,
     but for targets that aren't here, which are estimated.
@@ -121,7 +124,9 @@ def read_network(
         if not any(not site.refusal for site in found):
             said = f"; {found[0].name}: {found[0].refusal}" if found else ""
             raise ModelError(f"no layer that could be pruned: expected a Conv, Gemm, MatMul, GRU or LSTM{said}")
-    return Network(proto, spell_out(graph), found, precision, isa, threads, code, feeds, input_shapes)
+    return Network(
+        proto, spell_out(graph), found, precision, isa, threads, code, feeds, input_shapes, now() if fresh else ""
+    )
 
 
 def _sites(proto: ModelProto, graph: Graph) -> tuple[Site, ...]:
