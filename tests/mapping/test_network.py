@@ -27,6 +27,15 @@ def test_layers_in_order_with_their_work() -> None:
     assert sites[3].kernel == (3, 3) and sites[5].kernel == ()
 
 
+def test_a_pointwise_convolution_may_be_the_classifier() -> None:
+    net = Net({"x": (1, 3, 8, 8)})
+    x = net.conv(net.conv("x", 8, 3), 10, 8, 1)
+    sites = read_network(net.model(net.add("GlobalAveragePool", x)), threads=1).sites
+    assert [site.last for site in sites] == [False, True]
+    wide = net.model(net.add("GlobalAveragePool", net.conv(x, 10, 10)))
+    assert not any(site.last for site in read_network(wide, threads=1).sites)
+
+
 def test_layers_that_share_weights_are_one() -> None:
     net = Net({"x": (1, 8, 6, 6)})
     weight = net.weight(8, 8, 3, 3)

@@ -160,7 +160,8 @@ def _site(
     macs = sum(_macs(node, graph) for node in nodes)
     refusal = _refusal(found, nodes)
     alike = repr([(*signature(node, graph), graph.constants[node.attrs["weight"]].shape) for node in nodes])
-    first, last = first and nodes[0].op == "conv", last and nodes[0].op == "gemm"
+    pointwise = nodes[0].op == "conv" and constant.shape[2:] == (1, 1)  # fully convolutional classifiers end so
+    first, last = first and nodes[0].op == "conv", last and (nodes[0].op == "gemm" or pointwise)
     shape = tuple(constant.shape)
     return Site(layers[0], tuple(layers), op, tuple(found), nodes, shape, macs, alike, refusal, first, last)
 
