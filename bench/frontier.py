@@ -1,6 +1,6 @@
 """Accuracy against measured latency: the networks of bench.training, compiled and timed in one interleaved run.
 
-    python -m bench.frontier [--time 20]      # appends to bench/results/frontier.jsonl
+    python -m bench.frontier [--time 2]      # appends to bench/results/frontier.jsonl
 
 Times the ONNX files that `python -m bench.training` left in out/training, on one thread, each beside onnxruntime on
 the dense network. Accuracies are those of bench/results/training.jsonl. `python -m bench.report` draws
@@ -120,7 +120,7 @@ def draw(rows: Sequence[store.Row], plot: Path = PLOT) -> None:
 def main() -> int:
     """Time what is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--time", type=float, default=10.0, help="seconds of timed calls per network")
+    parser.add_argument("--time", type=float, default=2.0, help="seconds of timed calls per network")
     options = parser.parse_args()
     rows = measured()
     if not rows:

@@ -41,6 +41,9 @@ def test_a_chain_that_saves_time_is_taken_and_comes_back_with_the_schedule(
     monkeypatch.setattr(subject, "_times", times)
     monkeypatch.setattr(subject, "_n_bytes", lambda *_: 1 << 40)
     model = network(["3", "max2", "3"])
+    monkeypatch.setattr(subject, "_whole", lambda *_: (1.0, 1.0))
+    assert compile(model, threads=1).program.chains == ()  # it was faster once, and isn't now
+    monkeypatch.setattr(subject, "_whole", lambda *_: (1.0, 0.9))
     session = compile(model, threads=1)
     (chain,) = session.program.chains
     assert (chain.first, chain.last) == (wanted.first, wanted.last)
@@ -69,7 +72,8 @@ def test_large_tensors_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     def watched(program: object, constants: object, options: list[Chain], bench: object) -> object:
         seen.extend(options)
         found = measure(program, constants, options, bench)  # type: ignore[arg-type]
-        assert all(before > 0 and after > 0 for before, after in found.values())
+        together = subject._whole(program, constants, (options[0],), bench)  # type: ignore[arg-type]
+        assert all(before > 0 and after > 0 for before, after in (*found.values(), together))
         return found
 
     monkeypatch.setattr(subject, "_measure", watched)

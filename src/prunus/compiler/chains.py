@@ -17,6 +17,7 @@ from prunus.runtime.plan import make_plan
 from prunus.runtime.program import Chain, Op, Program, outside_tensors
 
 ROUNDS = 7  # of the whole network for each candidate, in turns; the first one warms up
+AGAIN = 9  # rounds of the network with the chains chosen and without
 BUDGET_S = 0.02  # under which times are kept
 LEAST_GAIN = 0.03  # of the operators' time; less may be noise
 MOST_ENDS = 6  # of chains from one beginning
@@ -51,7 +52,8 @@ def find_chains(program: Program, constants: NDArray[Any], bench: Bench) -> tupl
         ]
         if options:
             gains |= _gains(program, constants, options, bench)
-    return best_apart(gains)
+    chosen = best_apart(gains)
+    return chosen if chosen and _still_pays(program, constants, chosen, bench) else ()
 
 
 def best_apart(gains: Mapping[Chain, float]) -> tuple[Chain, ...]:
@@ -178,18 +180,7 @@ def _measure(
     program: Program, constants: NDArray[Any], options: Sequence[Chain], bench: Bench
 ) -> dict[Chain, tuple[float, float]]:
     """As `_times`: least over rounds of the whole network, in which every option has its turn."""
-    rng = np.random.default_rng(0)
-    programs = [program, *(replace(program, chains=(chain,)) for chain in options)]
-    plans = [make_plan(made) for made in programs]
-    memory = Memory(plans, bench.threads)
-    bounds = [Bound(bench.library, plan, constants, bench.threads, memory) for plan in plans]
-    outside = outside_tensors(program)
-    ports = [
-        np.empty(0, np.float32)
-        if name in outside
-        else rng.standard_normal(np.prod(program.tensors[name].shape), np.float32)
-        for name in (*program.inputs, *program.outputs)
-    ]
+    bounds, ports = _bind([program, *(replace(program, chains=(chain,)) for chain in options)], constants, bench)
     before, after = dict.fromkeys(options, np.inf), dict.fromkeys(options, np.inf)
     for turn in range(ROUNDS):
         spent = [_run(bound, bench.pool, ports) for bound in bounds]
@@ -198,6 +189,36 @@ def _measure(
             before[chain] = min(before[chain], sum(ns for ns, op in spent[0] if op in own))
             after[chain] = min(after[chain], sum(ns for ns, op in spent[i + 1] if op in own))
     return {chain: (before[chain] * 1e-9, after[chain] * 1e-9) for chain in options}
+
+
+def _still_pays(program: Program, constants: NDArray[Any], chosen: tuple[Chain, ...], bench: Bench) -> bool:
+    """All of them together, measured now: what is kept may come from a moment when a core was taken away."""
+    before, after = _whole(program, constants, chosen, bench)
+    if bench.progress and after >= before:
+        bench.progress(f"nothing depth first: {after * 1e3:.3f} ms for {before * 1e3:.3f} ms")
+    return after < before
+
+
+def _whole(program: Program, constants: NDArray[Any], chosen: tuple[Chain, ...], bench: Bench) -> tuple[float, float]:
+    """Seconds of the network without chains and with them, least over rounds in turns."""
+    bounds, ports = _bind([program, replace(program, chains=chosen)], constants, bench)
+    spent = [[sum(ns for ns, _ in _run(bound, bench.pool, ports)) for bound in bounds] for _ in range(AGAIN)][1:]
+    before, after = (min(turn[i] for turn in spent) * 1e-9 for i in range(2))
+    return before, after
+
+
+def _bind(programs: Sequence[Program], constants: NDArray[Any], bench: Bench) -> tuple[list[Bound], list[NDArray[Any]]]:
+    """Programs ready to run in one memory, and arrays to run them on."""
+    rng, outside = np.random.default_rng(0), outside_tensors(programs[0])
+    plans = [make_plan(made) for made in programs]
+    memory = Memory(plans, bench.threads)
+    ports = [
+        np.empty(0, np.float32)
+        if name in outside
+        else rng.standard_normal(np.prod(programs[0].tensors[name].shape), np.float32)
+        for name in (*programs[0].inputs, *programs[0].outputs)
+    ]
+    return [Bound(bench.library, plan, constants, bench.threads, memory) for plan in plans], ports
 
 
 def _run(bound: Bound, pool: Pool, ports: list[NDArray[Any]]) -> list[tuple[float, int]]:
