@@ -91,9 +91,10 @@ def draw(rows: Sequence[store.Row], plot: Path = PLOT) -> None:
         colour = COLOURS.get(row["scheme"], "#000000")
         if row["scheme"] == "dense":
             sign, colour = "*", "#000000" if row["method"] == "dense" else "#999999"
+            mine = row["method"] == "dense"  # one name above, one below: they are about as fast
             axis.annotate(
-                f"dense, {'Prunus' if row['method'] == 'dense' else 'onnxruntime'}", (row["ms"], 100 * row["accuracy"]),
-                xytext=(0, -14), textcoords="offset points", fontsize=8, ha="center",
+                f"dense, {'Prunus' if mine else 'onnxruntime'}", (row["ms"], 100 * row["accuracy"]),
+                xytext=(8, 8 if mine else -14), textcoords="offset points", fontsize=8, ha="right",
             )  # fmt: skip
         else:
             sign = SIGNS[row["method"]]
