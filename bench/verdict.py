@@ -25,5 +25,5 @@ class Verdict:
         return f"{'at most' if self.at_most else 'at least'} {self.bound:g}"
 
     def __str__(self) -> str:
-        value = "-" if self.value is None else f"{self.value:.3g}"
+        value = "-" if self.value is None else f"{self.value:.4g}"
         return f"{self.what:60} {value}, {self.asked}: {self.verdict}"

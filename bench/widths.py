@@ -17,10 +17,9 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from statistics import mean
 from typing import Any
 
 import torch
@@ -28,9 +27,8 @@ from filelock import FileLock
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench import fashion, scenes, store
+from bench import fashion, scenes, store, width_goals
 from bench.scenes import Pairs
-from bench.verdict import Verdict
 from prunus.search.branches import branched, merge
 from prunus.search.choose import bn_gamma, by_scores, magnitude, uniform
 from prunus.search.costs import Cost, Latency, macs
@@ -44,7 +42,6 @@ from prunus.training.shrink.follow import find_groups
 RESULTS = store.RESULTS / "widths.jsonl"
 KEPT = store.ROOT / "out" / "widths"
 SEEDS = (0, 1, 2)
-METHODS = ("pas", "bn-gamma", "uniform", "magnitude")
 RATE, FINE_RATE, SEARCH_RATE = 0.1, 0.05, 0.05  # the highest ones; the search's is constant
 WEIGHT_DECAY = 5e-4
 BATCH = 128
@@ -155,11 +152,13 @@ def cases() -> list[Case]:
     for seed in SEEDS:
         for network in ("pas-vgg", "resnet"):
             for removed in (0.5, 0.75):
-                found += [Case(network, removed, method, "macs", seed) for method in METHODS]
+                found += [Case(network, removed, method, "macs", seed) for method in width_goals.METHODS]
                 found.append(Case(network, removed, "pas", "latency", seed))
         for network in ("segmentation", "translation"):
             found += [Case(network, 0.5, method, "macs", seed) for method in ("pas", "uniform")]
-    return found + [Case("pas-light", removed, method, "macs", 0) for removed in (0.5, 0.75) for method in METHODS]
+    return found + [
+        Case("pas-light", removed, method, "macs", 0) for removed in (0.5, 0.75) for method in width_goals.METHODS
+    ]
 
 
 def family() -> list[Case]:
@@ -310,78 +309,6 @@ def measure(case: Case, epochs: Epochs, quick: bool, scale: int = 1) -> store.Ro
     return row
 
 
-@dataclass(frozen=True)
-class Line:
-    """Of one network at one budget: mean quality by method, over the seeds that all of them have."""
-
-    network: str
-    removed: float
-    dense: float
-    quality: dict[str, float]
-    seeds: int
-    cost: float  # of pas
-    ms: float
-    pace: float  # seconds of an epoch of search over one of fine-tuning
-
-
-def table(rows: list[store.Row]) -> list[Line]:
-    """What is measured; "pas-latency" is the method with a budget of milliseconds."""
-    found = [row for row in store.latest(rows).values() if "method" in row]
-    lines = []
-    for network, removed in dict.fromkeys((row["network"], row["removed"]) for row in found):
-        mine = [row for row in found if (row["network"], row["removed"]) == (network, removed)]
-        by_method: dict[str, dict[int, store.Row]] = {}
-        for row in mine:
-            name = row["method"] + ("-latency" if row["limit"] == "latency" else "")
-            by_method.setdefault(name, {})[row["seed"]] = row
-        seeds = set.intersection(*(set(rows) for rows in by_method.values()))
-        if not seeds or "pas" not in by_method:
-            continue
-        pas = [by_method["pas"][seed] for seed in sorted(seeds)]
-        pace = mean(row["search_s"] / row["epochs"][0] / (row["finetune_s"] / row["epochs"][1]) for row in pas)
-        quality = {name: mean(rows[seed]["quality"] for seed in seeds) for name, rows in by_method.items()}
-        lines.append(Line(
-            network, removed, mean(row["dense"] for row in pas), quality, len(seeds),
-            mean(row["cost"] for row in pas), mean(row["ms"] for row in pas), pace,
-        ))  # fmt: skip
-    return lines
-
-
-def verdicts(rows: list[store.Row]) -> list[Verdict]:
-    """The goals: means over networks and budgets, the worst of what must hold for each network found. Points of
-    accuracy; shares of 1."""
-    lines = table(rows)
-    classes = [line for line in lines if line.network in ("pas-vgg", "resnet")]
-    found = [row for row in store.latest(rows).values() if row.get("method") == "pas"]
-    by_macs, by_time = ([row for row in found if row["limit"] == limit] for limit in ("macs", "latency"))
-
-    def over(other: str, method: str = "pas") -> float | None:
-        gains = [100 * (q[method] - q[other]) for line in classes if {method, other} <= set(q := line.quality)]
-        return mean(gains) if gains else None
-
-    made = [
-        Verdict("accuracy over BN-gamma, points", over("bn-gamma"), 0.3),
-        Verdict("accuracy over uniform, points", over("uniform"), 0.3),
-        Verdict("accuracy over magnitude, points", over("magnitude"), 0.0),
-        Verdict("multiply-adds beside the budget, worst", _worst(r["cost"] / (1 - r["removed"]) for r in by_macs),
-                0.01, True),
-        Verdict("milliseconds beside the budget, worst", _worst(r["ms"] / r["budget_ms"] for r in by_time), 0.05, True),
-        Verdict("accuracy by time over by multiply-adds at equal ms, points", over("pas", "pas-latency"), 0.0),
-        Verdict("search over fine-tuning, time", mean(r["search_s"] / r["finetune_s"] for r in found)
-                if found else None, 1.5, True),
-    ]  # fmt: skip
-    for line in lines:
-        if line.network in ("segmentation", "translation"):
-            pas = line.quality["pas"]
-            made.append(Verdict(f"{line.network}: quality over dense", pas / line.dense, 0.98))
-            made.append(Verdict(f"{line.network}: quality over uniform", pas / line.quality["uniform"], 1.0))
-    return made
-
-
-def _worst(shares: Iterable[float]) -> float | None:
-    return max((abs(share - 1) for share in shares), default=None)
-
-
 def _append(row: store.Row) -> None:
     with FileLock(f"{RESULTS}.lock"):
         store.append(RESULTS, {**store.stamp(), **row})
@@ -419,10 +346,10 @@ def main() -> int:
         if not options.quick:
             _append(row)
         print(json.dumps({key: value for key, value in row.items() if key != "widths"}), flush=True)
-    for line in table(store.read(RESULTS)):
+    for line in width_goals.table(store.read(RESULTS)):
         said = ", ".join(f"{name} {value:.4f}" for name, value in line.quality.items())
         print(f"{line.network} {line.removed:.0%} removed: dense {line.dense:.4f}, {said} ({line.seeds} seeds)")
-    print(*verdicts(store.read(RESULTS)), sep="\n")
+    print(*width_goals.verdicts(store.read(RESULTS)), sep="\n")
     return 0
 
 

@@ -1,6 +1,6 @@
 """Pruning with training, widths by search, schemes by rule."""
 
-from bench import store
+from bench import store, width_goals
 from bench.tables.notes import machines
 
 
@@ -24,16 +24,14 @@ def training_table(rows: list[store.Row]) -> str:
 
 def widths_table(rows: list[store.Row]) -> str:
     """Quality by method at equal multiply-adds and epochs, means of seeds; one row per network and budget."""
-    from bench import widths  # torch
-
     lines = [
-        "| network, multiply-adds removed | dense | " + " | ".join(widths.METHODS) + " | pas by time | ms | "
+        "| network, multiply-adds removed | dense | " + " | ".join(width_goals.METHODS) + " | pas by time | ms | "
         "search epoch | seeds |",
-        "|---|---|" + "---|" * (len(widths.METHODS) + 4),
+        "|---|---|" + "---|" * (len(width_goals.METHODS) + 4),
     ]
-    for line in widths.table(rows):
+    for line in width_goals.table(rows):
         scale, digits = (1, 2) if line.network == "translation" else (100, 2)
-        found = [line.quality.get(name) for name in (*widths.METHODS, "pas-latency")]
+        found = [line.quality.get(name) for name in (*width_goals.METHODS, "pas-latency")]
         cells = ["-" if value is None else f"{value * scale:.{digits}f}" for value in found]
         lines.append(
             f"| {line.network}, {line.removed:.0%} | {line.dense * scale:.{digits}f} | **{cells[0]}** | "
@@ -44,12 +42,12 @@ def widths_table(rows: list[store.Row]) -> str:
     lines.append(
         "\nTest accuracy in %; of segmentation the mean intersection over union in %, of translation PSNR in dB. "
         "pas by time: its budget is the milliseconds (ms) that pas by multiply-adds takes. search epoch: its time over "
-        "that of an epoch of fine-tuning.\n"
+        "that of an epoch of fine-tuning, the median.\n"
     )
     lines += ["| goal | measured | asked | |", "|---|---|---|---|"]
     lines += [
-        f"| {each.what} | {each.value:.3g} | {each.asked} | {each.verdict} |"
-        for each in widths.verdicts(rows)
+        f"| {each.what} | {each.value:.4g} | {each.asked} | {each.verdict} |"
+        for each in width_goals.verdicts(rows)
         if each.value is not None
     ]
     return "\n".join([*lines, "", *machines(rows[-1:])])

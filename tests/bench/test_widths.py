@@ -4,7 +4,7 @@ import torch
 from bench.tables import pruning
 from torch import Tensor
 
-from bench import scenes, widths
+from bench import scenes, width_goals, widths
 from prunus.search.costs import macs
 from prunus.training.shrink.follow import find_groups
 
@@ -25,7 +25,7 @@ def test_means_over_the_seeds_that_all_methods_have() -> None:
     rows += [row("pas", seed, 0.93, "latency") for seed in (0, 1)]
     rows.append({**row("pas", 0, 0.93), "key": "pas-vgg dense seed 0"})
     del rows[-1]["method"]
-    (line,) = widths.table(rows)
+    (line,) = width_goals.table(rows)
     assert line.seeds == 2
     assert {name: round(value, 6) for name, value in line.quality.items()} == {
         "pas": 0.915, "uniform": 0.895, "pas-latency": 0.93,
@@ -40,7 +40,7 @@ def test_goals_and_what_was_reached() -> None:
     rows = [row("pas", seed, 0.9) for seed in (0, 1)] + [row("uniform", seed, 0.898) for seed in (0, 1)]
     rows += [row("bn-gamma", seed, 0.89) for seed in (0, 1)]
     rows += [{**row("pas", seed, 0.91, "latency"), "ms": 0.1 + 0.004 * seed} for seed in (0, 1)]
-    found = {each.what.split(",")[0]: each for each in widths.verdicts(rows)}
+    found = {each.what.split(",")[0]: each for each in width_goals.verdicts(rows)}
     assert found["accuracy over BN-gamma"].verdict == "pass" and found["accuracy over uniform"].verdict == "short"
     assert found["accuracy over magnitude"].verdict == "not measured"
     assert round(found["multiply-adds beside the budget"].value or 0, 6) == 0.002

@@ -1,13 +1,11 @@
 """What `prunus explore --blocks` shows: the block of each layer, as a table, a recipe's rules and a picture."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunus.cli.output import Printer, number
-from prunus.extras import missing_package
-from prunus.runtime.atomic import write_atomically
+from prunus.cli.pictures import new_figure, save
 
 if TYPE_CHECKING:
     from matplotlib.patches import Patch
@@ -38,18 +36,11 @@ def picture(path: Path, choices: "Sequence[BlockChoice]", title: str) -> None:
 
     Raises MissingExtraError: no matplotlib. OutputError: it can't be written.
     """
-    try:
-        import matplotlib as mpl
-    except ModuleNotFoundError as error:
-        raise missing_package("--plot", error) from error
-    from matplotlib.figure import Figure
-
-    mpl.rcParams["svg.hashsalt"] = "prunus"  # the same bytes each time
     measured = [c for c in choices if c.times]
     schemes = list(dict.fromkeys(scheme for c in measured for scheme in c.times))
     table = [[c.times.get(s, float("nan")) / min(c.times.values()) for s in schemes] for c in measured]
     size = (2.5 + 0.42 * max(len(schemes), 4), 1.8 + 0.28 * max(len(measured), 2))
-    figure = Figure(figsize=size, layout="constrained")
+    figure = new_figure("--plot", size)
     axes = figure.subplots()
     image = axes.imshow(table or [[1.0]], cmap="viridis_r", vmin=1, vmax=3, aspect="auto")
     axes.set_xticks(range(len(schemes)), [s.partition(":")[2] for s in schemes], rotation=90)
@@ -60,10 +51,7 @@ def picture(path: Path, choices: "Sequence[BlockChoice]", title: str) -> None:
     axes.set_title(title)
     axes.set_xlabel("block, rows x columns")
     figure.colorbar(image, label="time over the layer's best", extend="max")
-    stream = io.BytesIO()
-    kind = path.suffix.lstrip(".").lower() or "svg"
-    figure.savefig(stream, format=kind, metadata={"Date": None} if kind == "svg" else None, dpi=120)
-    write_atomically(path, stream.getvalue())
+    save(path, figure)
 
 
 def _frame(x: int, y: int) -> "Patch":

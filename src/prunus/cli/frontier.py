@@ -1,14 +1,12 @@
 """`prunus explore --frontier`: accuracy, or without data sensitivities, against time, as a table and a picture."""
 
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prunus.cli.map_search import Search, prepare
+from prunus.cli.map_search import prepare
 from prunus.cli.output import Printer, number
-from prunus.extras import missing_package
-from prunus.runtime.atomic import write_atomically
+from prunus.cli.pictures import new_figure, save
 
 if TYPE_CHECKING:
     from prunus.mapping.frontier import Point
@@ -28,12 +26,12 @@ def points_of(
     from prunus.mapping.rules import Terms
 
     network = read_network(model, threads=threads, input_shapes=shapes, target=target, cc=cc)
-    if data is None:
-        return frontier_of(space_to_explore(sources_of(network, {}, step), Terms()), progress=step)
+    prepared = None if data is None else prepare(network, data, None, scaling)
+    space = space_to_explore(sources_of(network, {}, step), Terms())
+    if prepared is None:
+        return frontier_of(space, progress=step)
     from prunus.mapping.evaluate import Effort, Evaluator
 
-    prepared = prepare(network, Search(data, 0, STEPS, None, 0, Path()), scaling)
-    space = space_to_explore(sources_of(network, {}, step), Terms())
     return frontier_of(space, Evaluator(prepared.module, space, prepared.samples, Effort(steps=STEPS)), progress=step)
 
 
@@ -56,15 +54,9 @@ def picture(path: Path, points: "Sequence[Point]", title: str) -> None:
 
     Raises MissingExtraError: no matplotlib. OutputError: it can't be written.
     """
-    try:
-        import matplotlib as mpl
-    except ModuleNotFoundError as error:
-        raise missing_package("--frontier", error) from error
-    from matplotlib.figure import Figure
+    figure = new_figure("--frontier", (6, 4))
     from matplotlib.ticker import NullFormatter
 
-    mpl.rcParams["svg.hashsalt"] = "prunus"  # the same bytes each time
-    figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     trained = all(point.accuracy is not None for point in points)
     heights = [100 * (p.accuracy or 0.0) if trained else p.loss for p in points]
@@ -83,7 +75,4 @@ def picture(path: Path, points: "Sequence[Point]", title: str) -> None:
     axes.margins(0.1)
     axes.grid(alpha=0.3)
     axes.set_title(title)
-    stream = io.BytesIO()
-    kind = path.suffix.lstrip(".").lower() or "svg"
-    figure.savefig(stream, format=kind, metadata={"Date": None} if kind == "svg" else None, dpi=120)
-    write_atomically(path, stream.getvalue())
+    save(path, figure)

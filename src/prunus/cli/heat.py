@@ -1,12 +1,10 @@
 """The picture of `prunus explore`: layers by scheme and sparsity, and how many times as fast as dense each is."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prunus.extras import missing_package
-from prunus.runtime.atomic import write_atomically
+from prunus.cli.pictures import new_figure, save
 
 if TYPE_CHECKING:
     from prunus.compiler.explore import ExploreRow
@@ -20,14 +18,7 @@ def heat_map(path: Path, rows: "Sequence[ExploreRow]", title: str) -> None:
 
     Raises MissingExtraError: no matplotlib. OutputError: it can't be written.
     """
-    try:
-        import matplotlib as mpl
-    except ModuleNotFoundError as error:
-        raise missing_package("--plot", error) from error
-    from matplotlib.colors import LogNorm
-    from matplotlib.figure import Figure
 
-    mpl.rcParams["svg.hashsalt"] = "prunus"  # the same bytes each time
     layers = list(dict.fromkeys(row.layer for row in rows))
     columns = list(dict.fromkeys((row.scheme, row.sparsity) for row in rows))
     counts = {row.layer: row.count for row in rows}
@@ -36,7 +27,9 @@ def heat_map(path: Path, rows: "Sequence[ExploreRow]", title: str) -> None:
         if row.ms:
             table[layers.index(row.layer)][columns.index((row.scheme, row.sparsity))] = row.dense_ms / row.ms
     size = (3.0 + 0.42 * max(len(columns), 4), 2.2 + 0.28 * max(len(layers), 2))
-    figure = Figure(figsize=size, layout="constrained")
+    figure = new_figure("--plot", size)
+    from matplotlib.colors import LogNorm
+
     axes = figure.subplots()
     axes.set_facecolor("0.85")
     norm = LogNorm(1 / LARGEST_GAIN, LARGEST_GAIN)
@@ -46,7 +39,4 @@ def heat_map(path: Path, rows: "Sequence[ExploreRow]", title: str) -> None:
     axes.set_title(title)
     bar = figure.colorbar(image, label="times as fast as dense", extend="both")
     bar.set_ticks([1 / 16, 1 / 4, 1, 4, 16], labels=["1/16", "1/4", "1", "4", "16"])
-    stream = io.BytesIO()
-    kind = path.suffix.lstrip(".").lower() or "svg"
-    figure.savefig(stream, format=kind, metadata={"Date": None} if kind == "svg" else None, dpi=120)
-    write_atomically(path, stream.getvalue())
+    save(path, figure)

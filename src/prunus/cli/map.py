@@ -130,7 +130,7 @@ def map(
         )  # fmt: skip
         if check and not network.here:
             raise TargetError(f"--check with target {network.isa.target!r}: its times are estimates, none is measured")
-        prepared = prepare(network, search, scaling) if method in SEARCHES else None
+        prepared = prepare(network, data, storage, scaling) if data is not None else None  # of searches only
         gains = {} if feeds is None else measure_gains(network, feeds, step)
         sources = sources_of(network, gains, step)
         terms, tried = Terms(difficulty, beta, ends), None

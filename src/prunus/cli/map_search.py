@@ -73,7 +73,7 @@ class Prepared:
     samples: Any
 
 
-def prepare(network: "Network", how: Search, scaling: "Scaling") -> Prepared:
+def prepare(network: "Network", data: Path, storage: str | None, scaling: "Scaling") -> Prepared:
     """Read what a search needs, before anything is measured.
 
     Raises TrainingError: data that isn't any, or a network that can't be trained. UnsupportedError: recurrent layers,
@@ -82,16 +82,15 @@ def prepare(network: "Network", how: Search, scaling: "Scaling") -> Prepared:
     from prunus.mapping.storage import open_storage
     from prunus.pruning.torch_module import to_module
 
-    assert how.data is not None, "as `check_search` says"
-    if how.storage is not None:
-        open_storage(how.storage)
+    if storage is not None:
+        open_storage(storage)
     for site in network.sites:
         if site.op in RECURRENT and not site.refusal:
             raise UnsupportedError(
                 f"layer {site.name}: {site.op} of a file isn't trained by a search; expected --method rules or exact, "
                 "or in Python an Evaluator of the torch module"
             )
-    samples = _samples(how.data, scaling, _sample_shape(network))
+    samples = _samples(data, scaling, _sample_shape(network))
     return Prepared(to_module(network.model, network.input_shapes), samples)
 
 

@@ -41,19 +41,17 @@ INLINE void take_both_apart(const float *x, float *even, float *odd, int64_t n, 
   }
 }
 
-static const int32_t phases_ones[2 * VL] = {[0 ... VL - 1] = -1};
-
 // The lanes that are elements in the last vector of `n`.
-INLINE vi real_lanes(int64_t n) { return load_int(phases_ones + (n > 0 ? up_to_vectors(n) - n : 0)); }
+INLINE vi real_lanes(int64_t n) { return first_lanes(n > 0 ? VL - (up_to_vectors(n) - n) : VL); }
 
-INLINE int64_t row_of(const int32_t *p) { return p[PHASE_RIGHT] - p[PHASE_LEFT] + 1; }
+INLINE int64_t width_of(const int32_t *p) { return p[PHASE_RIGHT] - p[PHASE_LEFT] + 1; }
 
 // A phase goes with the one behind it where both are of the same rows, one column apart, and as long.
 INLINE int goes_with_next(const int32_t *p) {
   const int32_t *q = p + PHASE_SIZE;
   return p[PHASE_ROW] == q[PHASE_ROW] && p[PHASE_COLUMN] == 0 && q[PHASE_COLUMN] == 1 && p[PHASE_TOP] == q[PHASE_TOP] &&
-         p[PHASE_BOTTOM] == q[PHASE_BOTTOM] && p[PHASE_LEFT] == q[PHASE_LEFT] && row_of(q) > 0 &&
-         up_to_vectors(row_of(p)) == up_to_vectors(row_of(q));
+         p[PHASE_BOTTOM] == q[PHASE_BOTTOM] && p[PHASE_LEFT] == q[PHASE_LEFT] && width_of(q) > 0 &&
+         up_to_vectors(width_of(p)) == up_to_vectors(width_of(q));
 }
 
 // One phase of a plane, or two at once, the second one's plane behind the first one's. `follows`: another plane lies
@@ -61,11 +59,11 @@ INLINE int goes_with_next(const int32_t *p) {
 INLINE void take_phase(const int64_t *r, const int32_t *p, const float *x, float *out, int follows, const int two) {
   const int64_t plane = r[PHASES_PLANE], pitch = r[PHASES_PITCH], x_pitch = r[PHASES_X_PITCH];
   const int64_t step = r[PHASES_SW] * r[PHASES_X_STEP], row_step = r[PHASES_SH] * x_pitch;
-  const int64_t n = row_of(p), whole = up_to_vectors(n);
+  const int64_t n = width_of(p), whole = up_to_vectors(n);
   const float *row = x + p[PHASE_TOP] * row_step + p[PHASE_ROW] * x_pitch +
                      (p[PHASE_LEFT] * r[PHASES_SW] + p[PHASE_COLUMN]) * r[PHASES_X_STEP];
   const vf pad = (vf)splat_int((int32_t)r[PHASES_PAD]);
-  const vi real = real_lanes(n), real_odd = two ? real_lanes(row_of(p + PHASE_SIZE)) : real;
+  const vi real = real_lanes(n), real_odd = two ? real_lanes(width_of(p + PHASE_SIZE)) : real;
   int64_t start = r[PHASES_LEAD] + p[PHASE_TOP] * pitch + p[PHASE_LEFT], done = 0;
   /* rows in whole vectors, where neither side ends before */
   const int rough = step <= 2 && follows && whole * 2 <= r[PHASES_X_PLANE];
@@ -81,7 +79,7 @@ INLINE void take_phase(const int64_t *r, const int32_t *p, const float *x, float
       done = start + whole;
     } else {
       for (int i = 0; i <= two; i++) {
-        const int64_t own = row_of(p + i * PHASE_SIZE);
+        const int64_t own = width_of(p + i * PHASE_SIZE);
         take_apart(row + i * r[PHASES_X_STEP], out + i * plane + start, own, step);
         if (own < n) fill_words(out + i * plane + start + own, n - own, r[PHASES_PAD]);
       }

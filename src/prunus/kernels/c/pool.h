@@ -119,8 +119,7 @@ INLINE vf load_some(const float *p, int64_t n, int whole) {
     for (int64_t i = 0; i < n; i++) lane[i] = p[i];
     return load(lane);
   }
-  static const int32_t ones[2 * VL] = {[0 ... VL - 1] = -1};
-  return (vf)((vi)load(p) & load_int(ones + VL - n));
+  return (vf)((vi)load(p) & first_lanes(n));
 }
 
 // The sum of all lanes, by halves.
@@ -133,6 +132,7 @@ INLINE float sum_of(vf a) {
 
 enum { POOLED_AT_ONCE = 16 };  // planes of a task
 
+// Of a plane of h x w; `behind`: elements from `x` on that are there to read.
 INLINE float mean_of(const float *x, int64_t h, int64_t w, int64_t pitch, int64_t behind) {
   const int64_t whole = w / VL * VL;
   vf sums = {0};

@@ -46,6 +46,9 @@ INLINE void store(float *p, vf a) { *(vf_any *)p = a; }
 INLINE vi load_int(const int32_t *p) { return *(const vi_any *)p; }
 INLINE vf splat(float a) { return a - (vf){0}; }
 INLINE vi splat_int(int32_t a) { return a - (vi){0}; }
+static const int32_t ones_and_zeros[2 * VL] = {[0 ... VL - 1] = -1};
+// All ones in the first `n` <= VL lanes.
+INLINE vi first_lanes(int64_t n) { return load_int(ones_and_zeros + VL - n); }
 INLINE vf choose(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
 
 // Of two vectors side by side.
