@@ -1,6 +1,7 @@
 """`prunus map`, and what `prune` and `train` make of its plan."""
 
 import json
+import sys
 from pathlib import Path
 
 import onnx
@@ -65,6 +66,17 @@ def test_explore_draws_what_a_network_could_have(folder: Path, capsys: pytest.Ca
     ):
         assert run([*words, *more]) == BAD_INPUT
         assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--plot", "--frontier"])
+def test_pictures_that_cannot_be_made_are_refused_before_anything_is_measured(
+    option: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr("prunus.compiler.explore.explore", lambda *_, **__: pytest.fail("measured"))
+    monkeypatch.setattr("prunus.cli.frontier.points_of", lambda *_: pytest.fail("measured"))
+    assert run(["explore", "model.onnx", option, "f.svg"]) == BAD_INPUT
+    assert f"{option} needs the package matplotlib" in capsys.readouterr().err
 
 
 def test_the_same_bytes(folder: Path) -> None:

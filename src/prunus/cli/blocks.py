@@ -34,13 +34,13 @@ def show(printer: Printer, choices: "Sequence[BlockChoice]") -> None:
 def picture(path: Path, choices: "Sequence[BlockChoice]", title: str) -> None:
     """Write a heat map (SVG or PNG, by the name): a layer's time by block, relative to its best; chosen blocks framed.
 
-    Raises MissingExtraError: no matplotlib. OutputError: it can't be written.
+    Raises OutputError: it can't be written.
     """
     measured = [c for c in choices if c.times]
     schemes = list(dict.fromkeys(scheme for c in measured for scheme in c.times))
     table = [[c.times.get(s, float("nan")) / min(c.times.values()) for s in schemes] for c in measured]
     size = (2.5 + 0.42 * max(len(schemes), 4), 1.8 + 0.28 * max(len(measured), 2))
-    figure = new_figure("--plot", size)
+    figure = new_figure(size)
     axes = figure.subplots()
     image = axes.imshow(table or [[1.0]], cmap="viridis_r", vmin=1, vmax=3, aspect="auto")
     axes.set_xticks(range(len(schemes)), [s.partition(":")[2] for s in schemes], rotation=90)

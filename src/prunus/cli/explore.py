@@ -25,6 +25,7 @@ from prunus.cli.options import (
     parse_shapes,
 )
 from prunus.cli.output import Printer, number
+from prunus.cli.pictures import check_drawable
 from prunus.errors import ModelError
 from prunus.runtime.atomic import check_writable
 
@@ -92,6 +93,7 @@ def explore(
         if path is not None and path.suffix.lower() not in (".svg", ".png"):
             raise typer.BadParameter(f"--{name} {path}: expected a name in .svg or .png")
         if path is not None:
+            check_drawable(f"--{name}")
             check_writable(path)
     if data is not None and frontier is None:
         raise typer.BadParameter("--data needs --frontier")

@@ -52,9 +52,9 @@ def show(printer: Printer, points: "Sequence[Point]") -> None:
 def picture(path: Path, points: "Sequence[Point]", title: str) -> None:
     """Write a line (SVG or PNG, by the name): time to the right; upwards accuracy, else fewer sensitivities.
 
-    Raises MissingExtraError: no matplotlib. OutputError: it can't be written.
+    Raises OutputError: it can't be written.
     """
-    figure = new_figure("--frontier", (6, 4))
+    figure = new_figure((6, 4))
     from matplotlib.ticker import NullFormatter
 
     axes = figure.subplots()

@@ -16,7 +16,7 @@ def heat_map(path: Path, rows: "Sequence[ExploreRow]", title: str) -> None:
     """Write a heat map (SVG or PNG, by the name): white as fast as dense, red slower, blue faster; grey where a layer
     can't have the scheme.
 
-    Raises MissingExtraError: no matplotlib. OutputError: it can't be written.
+    Raises OutputError: it can't be written.
     """
 
     layers = list(dict.fromkeys(row.layer for row in rows))
@@ -27,7 +27,7 @@ def heat_map(path: Path, rows: "Sequence[ExploreRow]", title: str) -> None:
         if row.ms:
             table[layers.index(row.layer)][columns.index((row.scheme, row.sparsity))] = row.dense_ms / row.ms
     size = (3.0 + 0.42 * max(len(columns), 4), 2.2 + 0.28 * max(len(layers), 2))
-    figure = new_figure("--plot", size)
+    figure = new_figure(size)
     from matplotlib.colors import LogNorm
 
     axes = figure.subplots()

@@ -11,12 +11,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def new_figure(option: str, size: tuple[float, float]) -> "Figure":
-    """An empty one, in inches. option: of the verb, for the error. Raises MissingExtraError: no matplotlib."""
+def check_drawable(option: str) -> None:
+    """Can pictures be made at all? To be asked before anything is measured. Raises MissingExtraError: no matplotlib."""
     try:
-        import matplotlib as mpl
+        import matplotlib  # noqa: F401
     except ModuleNotFoundError as error:
         raise missing_package(option, error) from error
+
+
+def new_figure(size: tuple[float, float]) -> "Figure":
+    """An empty one, in inches."""
+    import matplotlib as mpl
     from matplotlib.figure import Figure
 
     mpl.rcParams["svg.hashsalt"] = "prunus"
