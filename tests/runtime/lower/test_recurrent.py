@@ -19,6 +19,8 @@ from tests.graph.recurrent import Case
 from tests.graph.test_recurrent import cases
 from tests.runtime.networks import onnxruntime_run
 
+NUDGE = 2e-7
+
 
 def check(model: onnx.ModelProto, feeds: dict[str, Any], session: Session | None = None) -> list[Any]:
     session = session or compile(model, tune="off", threads=1, fallback=None)
@@ -30,14 +32,25 @@ def check(model: onnx.ModelProto, feeds: dict[str, Any], session: Session | None
     return found
 
 
+def nudged(a: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The next values or so in float32; whole numbers as they are."""
+    return a * np.float32(1 + NUDGE) if a.dtype == np.float32 else a
+
+
+def away(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
+    return float(np.abs(a - b).max(initial=0) / max(1, np.abs(b).max(initial=0)))
+
+
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(case=cases(2 * MANY_STEPS))
 def test_as_evaluated(case: Case) -> None:
     model, feeds = case.build()
     graph = read(model, fallback=False)
     with np.errstate(all="ignore"):  # relu and the like may grow without end
-        values = evaluate(graph, feeds)
+        values, nearby = evaluate(graph, feeds), evaluate(graph, {n: nudged(a) for n, a in feeds.items()})
         assume(all((np.abs(values[name]) < 100).all() for name in graph.outputs))
+        # gates like Affine may blow rounding up from step to step, until no float32 engine is within the bound
+        assume(all(away(nearby[n], values[n]) < 5 * NUDGE for n in graph.outputs))
     check(model, feeds)
 
 
