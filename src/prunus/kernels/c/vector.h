@@ -51,6 +51,27 @@ static const int32_t ones_and_zeros[2 * VL] = {[0 ... VL - 1] = -1};
 INLINE vi first_lanes(int64_t n) { return load_int(ones_and_zeros + VL - n); }
 INLINE vf choose(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
 
+// The first `n` <= VL lanes; what is behind them stays.
+#if defined(__AVX512F__) && VB == 64
+#include <immintrin.h>
+INLINE void store_some(float *p, vf a, int64_t n) {
+  _mm512_mask_storeu_ps(p, (__mmask16)((UINT32_C(1) << n) - 1), (__m512)a);
+}
+#else
+INLINE void store_some(float *p, vf a, int64_t n) {
+  if (n == VL) {
+    store(p, a);
+    return;
+  }
+  float lane[VL];
+  store(lane, a);
+  int64_t i = 0;
+  UNROLL for (int part = VL / 2; part; part /= 2) {
+    if (n & part) memcpy(p + i, lane + i, sizeof(float) * (size_t)part), i += part;
+  }
+}
+#endif
+
 // Of two vectors side by side.
 #if VL == 4
 #define EVEN_LANES 0, 2, 4, 6
@@ -75,12 +96,26 @@ INLINE vf every_other(const float *p) {
 #endif
 }
 
+// The sum of all lanes, by halves.
+INLINE float sum_of(vf a) {
+#if VL == 16
+  a += SHUFFLE(a, a, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
+  a += SHUFFLE(a, a, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11);
+  a += SHUFFLE(a, a, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
+#elif VL == 8
+  a += SHUFFLE(a, a, 4, 5, 6, 7, 0, 1, 2, 3);
+  a += SHUFFLE(a, a, 2, 3, 0, 1, 6, 7, 4, 5);
+#else
+  a += SHUFFLE(a, a, 2, 3, 0, 1);
+#endif
+  return a[0] + a[1];
+}
+
 // NaN travels through the first argument of both, as in numpy.
 INLINE vf max_of(vf a, vf b) { return choose((a < b), b, a); }
 INLINE vf min_of(vf a, vf b) { return choose((a > b), b, a); }
 // The same where `real` is all ones; zero where it is zero.
 #if defined(__AVX512F__) && VB == 64
-#include <immintrin.h>
 INLINE vf max_where(vi real, vf a, vf b) {
   return (vf)_mm512_maskz_max_ps(_mm512_movepi32_mask((__m512i)real), (__m512)b, (__m512)a);
 }

@@ -30,7 +30,7 @@ def _pool(draft: Draft, op: Op, average: int, include_pad: int) -> None:
     top, left, bottom, right = op.attrs["pads"]
     dilations = op.attrs.get("dilations", (1, 1))
     reach = (out.shape[3] - 1) * op.attrs["strides"][1] + op.attrs["kernel"][1] * dilations[1]
-    draft.need_scratch(2 * max(left + x.shape[3], reach) + 3 * LINE)  # two lines, and vectors that reach past them
+    draft.need_scratch(2 * max(left + x.shape[3], reach) + 4 * LINE)  # two lines, and vectors that reach past them
     assert x.strides[3] == out.strides[3] == 1 or x.shape[3] == 1 or out.shape[3] == 1, f"{op.name}: rows lie together"
     draft.emit(
         "pool", average=average, include_pad=include_pad, x=draft.at(op.inputs[0]), out=draft.at(op.outputs[0]),
