@@ -33,11 +33,12 @@ from prunus.search.branches import branched, merge
 from prunus.search.choose import bn_gamma, by_scores, magnitude, uniform
 from prunus.search.costs import Cost, Latency, macs
 from prunus.search.families import pas_light, pas_vgg
-from prunus.search.meet import CALIBRATED, calibrate, latency_of, meet, share_of
+from prunus.search.meet import CALIBRATED, calibrate, latency_of, meet, share_of, steps_down
 from prunus.search.pas import WidthSearch
 from prunus.search.times import compiled
 from prunus.training.export import export_onnx
 from prunus.training.shrink.follow import find_groups
+from prunus.training.shrink.widths import lanes
 
 RESULTS = store.RESULTS / "widths.jsonl"
 KEPT = store.ROOT / "out" / "widths"
@@ -283,7 +284,9 @@ def measure(case: Case, epochs: Epochs, quick: bool, scale: int = 1) -> store.Ro
         searched_s = fit(search.network, search.network.weights(), task, train, epochs.search,
                          lambda t: SEARCH_RATE, case.seed + 100, search, look)  # fmt: skip
         keep = (
-            search.trimmed() if table is None else meet(search, table, budget_ms, milliseconds, progress=print)[0].keep
+            search.trimmed()
+            if table is None
+            else meet(search, table, budget_ms, milliseconds, progress=print, steps=steps_down(lanes()))[0].keep
         )
     else:
         merged, finetune = search.merged(), epochs.finetune + epochs.search

@@ -7,7 +7,7 @@ from torch import nn
 
 from prunus.errors import ShrinkError
 from prunus.search.costs import Latency, Times, macs
-from prunus.search.meet import calibrate, meet, share_of
+from prunus.search.meet import CLOSE, calibrate, meet, share_of, steps_down
 from prunus.search.pas import WidthSearch
 from prunus.training.shrink.follow import find_groups
 from tests.training.shrink.nets import IMAGE, block
@@ -47,9 +47,18 @@ def test_met_as_measured() -> None:
 
 def test_met_in_steps_of_channels() -> None:
     search, of, budget_ms = made()
-    rounds = meet(search, of, budget_ms, measured, lambda: search.trimmed(8))
+    rounds = meet(search, of, budget_ms, measured, steps=(8,))
     assert abs(rounds[0].ms / budget_ms - 1) < 0.08  # a step may be worth that
     assert all(int(rounds[0].keep[members].sum()) % 8 == 0 for members in search.groups.bundles)
+
+
+def test_met_in_steps_as_coarse_as_can_be() -> None:
+    search, of, budget_ms = made()
+    rounds = meet(search, of, budget_ms, measured, steps=steps_down(16))
+    assert abs(rounds[0].ms / budget_ms - 1) <= CLOSE
+    widths = [[int(one.keep[members].sum()) for members in search.groups.bundles] for one in rounds]
+    assert any(all(width % 16 == 0 for width in row) for row in widths), "the coarsest first"
+    assert steps_down(16) == (16, 8, 4, 2, 1) and steps_down(1) == (1,)
 
 
 def test_calibration_moves_the_budget() -> None:

@@ -41,15 +41,16 @@ class SearchRecipe(Part):
     """What to search.
 
     method: what decides which channels stay; all but pas need no search. round_to: widths are multiples of so many
-    channels; auto: the vector of this CPU. search_rate: the search's learning rate, constant, over the optimizer's
-    highest. recalibrate: batches from which BatchNorm takes new statistics once the widths stand.
+    channels; auto: the vector of this CPU. Not given: 1, and under a budget of milliseconds the vector, or a half of
+    it, a quarter, ... where that doesn't meet the budget. search_rate: the search's learning rate, constant, over the
+    optimizer's highest. recalibrate: batches from which BatchNorm takes new statistics once the widths stand.
     """
 
     version: Literal[1] = 1
     method: Literal["pas", "bn-gamma", "uniform", "magnitude"] = "pas"
     epochs: SearchEpochs = SearchEpochs()
     budget: Budget
-    round_to: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
+    round_to: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
     search_rate: Share = 1.0
     model: Network
     data: Data

@@ -18,7 +18,7 @@ from prunus.errors import PrunusWarning, TrainingError
 from prunus.search import choose
 from prunus.search.branches import branched, merge
 from prunus.search.costs import Cost, Latency, macs, weights
-from prunus.search.meet import CALIBRATED, MISSED, calibrate, latency_of, meet, share_of
+from prunus.search.meet import CALIBRATED, MISSED, calibrate, latency_of, meet, share_of, steps_down
 from prunus.search.pas import Found, WidthSearch
 from prunus.search.recipe import SearchRecipe
 from prunus.search.times import compiled
@@ -164,15 +164,16 @@ class SearchRun:
         self.search = WidthSearch(self.plain, self.example(), cost_of, share, max(self.n_search, 1))
         self.search.network.to(self.place.device)
         if not going_on:
-            self._chosen()  # says so now if it can't be done
+            self._chosen(self.round_to[-1])  # says so now if it can't be done
 
     def _decide(self, search: WidthSearch) -> None:
         """The widths stand from now on."""
         budget_ms = self.recipe.budget.latency
         if self.latency is None or budget_ms is None:
-            keep = self._chosen()
+            keep = self._chosen(self.round_to[-1])
         else:
-            best = meet(search, self.latency, budget_ms, self.measured_ms, self._chosen, self.audience.line)[0]
+            line, steps = self.audience.line, self.round_to
+            best = meet(search, self.latency, budget_ms, self.measured_ms, self._chosen, line, steps)[0]
             keep = best.keep
             if abs(off := best.ms / budget_ms - 1) > MISSED:
                 warnings.warn(
@@ -186,24 +187,27 @@ class SearchRun:
         self.audience.line(f"widths stand, cost {self.found.cost:.2%}: {self.scores['searched']}")
 
     @property
-    def round_to(self) -> int:
-        """Channels."""
-        return lanes() if self.recipe.round_to == "auto" else self.recipe.round_to
+    def round_to(self) -> tuple[int, ...]:
+        """Of how many channels widths are multiples: what is tried, in this order."""
+        asked = self.recipe.round_to
+        if asked is None:
+            return (1,) if self.latency is None else steps_down(lanes())
+        return (lanes() if asked == "auto" else asked,)
 
-    def _chosen(self) -> choose.Bools:
-        """What lives, as the method has it."""
+    def _chosen(self, step: int) -> choose.Bools:
+        """What lives, as the method has it, in widths of multiples of `step` channels."""
         search = self.search
         assert search is not None
         if self.recipe.method == "pas":
-            return search.trimmed(self.round_to)
+            return search.trimmed(step)
         merged = merge(self.plain) if branched(self.plain) else self.plain
         worth = choose.magnitude(merged, search.groups)
         if self.recipe.method == "bn-gamma":
             worth = choose.bn_gamma(self.plain, merged, search.groups)
         by = choose.uniform if self.recipe.method == "uniform" else choose.by_scores
         keep = by(search.groups, worth, search.cost, search.budget)
-        if self.round_to > 1:
-            keep = choose.rounded(search.groups, worth, keep, search.cost, search.budget, self.round_to)
+        if step > 1:
+            keep = choose.rounded(search.groups, worth, keep, search.cost, search.budget, step)
         return keep
 
     def _train_step(self) -> float:
