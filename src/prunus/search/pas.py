@@ -4,8 +4,9 @@ Source: Li et al., "Pruning-as-Search", IJCAI 2022, arXiv:2206.01198, and the au
 hand for a network. The code's strength of the penalty (5 for one network, 0.1 for another) and its rate of 0.02 with
 momentum become numbers without a unit, in proportion to the gradients that b gets from the task in the first steps; b
 neither decays nor has momentum, and stays within 0 and 2. The budget comes down step by step; b sets out from what the
-task's gradients were, so that first goes what matters least; narrow layers are pressed less; b comes to rest at the
-end; and what lives then is trimmed to the budget, for the search hovers around it. See docs/adr/0019.
+task's gradients were, so that first goes what matters least; layers are pressed alike though their channels cost
+differently, less where they matter for what they cost, and less the narrower they are; b comes to rest at the end; and
+what lives then is trimmed to the budget, for the search hovers around it. See docs/adr/0019.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,6 +34,8 @@ PRESSURE = 20.0  # the penalty's gradient over the task's, as root mean squares,
 LAG = 0.1  # of the steps: after so many, a cost that stays above the budget is pressed twice as hard
 FALL = 0.3  # of the steps: how long b would take from 1 to 0.5 under gradients as large as the task's
 BALANCE = 2  # the penalty's gradient goes with this power of the share of its layer's channels that live
+MATTERS = 0.3  # layers are pressed by this power of their gradients' mean square per cost less
+FAR = 1e3  # that, at most, from layer to layer; up and down
 MOST = 2.0  # of b
 NOTES = 1000  # of widths over a search, about
 
@@ -78,6 +81,7 @@ class WidthSearch:
         self.every = max(1, n_steps // NOTES)
         self._excess, self._owed = 0.0, 0.0  # of the cost over what is due: now, and summed up since the budget is
         self._squares = torch.zeros(self.groups.n, dtype=torch.float64)
+        self._press = torch.ones(self.groups.n, dtype=torch.float64)
         self._alive = torch.zeros(self.groups.n, dtype=torch.float64)  # at how many steps, since the budget is due
         self.history: list[list[int]] = []
         self.n_steps, self.done, self._strength, self._rate = n_steps, 0, 0.0, 0.0
@@ -97,13 +101,13 @@ class WidthSearch:
 
     @torch.no_grad()
     def _pull(self, alive: Tensor) -> Tensor:
-        """float[groups.n], 1 in the mean: a cost that is a product favours layers wide and narrow in turns, which the
-        task's gradients at one point don't tell against."""
+        """float[groups.n]: how hard each is pressed. A cost that is a product favours layers wide and narrow in turns,
+        which the task's gradients at one point don't tell against."""
         bundle = cast(Tensor, self.network.gates.bundle)
         none = torch.zeros(len(self.groups.bundles), device=alive.device)
         shares = none.index_add(0, bundle, alive) / none.index_add(0, bundle, torch.ones_like(alive))
         pull = (shares**BALANCE)[bundle]
-        return pull / pull.mean()
+        return pull / pull.mean() * self._press.to(pull)
 
     @property
     def due(self) -> float:
@@ -146,10 +150,28 @@ class WidthSearch:
         over = 2 * (1 - self.budget) * float(share.square().mean().sqrt())
         self._strength = PRESSURE * task / over if over > 0 else 0.0
         self._rate = (1 - ALIVE) / (FALL * self.n_steps) / task
+        self._press = self._pressed(share, squares)
         for members in self.groups.bundles:  # 1 in the mean of each
             squares[members] /= max(float(squares[members].mean()), 1e-300)
         b = self.network.gates.b
         b.copy_((ALIVE + (1 - ALIVE) * squares).clamp(ALIVE + 1e-6, MOST).to(b))
+
+    def _pressed(self, share: Tensor, squares: Tensor) -> Tensor:
+        """float64[groups.n], alike in a bundle: one over what a channel costs, and less where it matters. share: the
+        cost's gradient. A bundle's channels cost what half of them save: measured times say little at one point."""
+        bundles, every = self.groups.bundles, np.ones(self.groups.n, bool)
+        costs = np.zeros(len(bundles))
+        for number, members in enumerate(bundles):
+            keep, half = every.copy(), members[: max(1, len(members) // 2)]
+            keep[half] = False
+            costs[number] = (cost(self.cost, every) - cost(self.cost, keep)) / len(half)
+        if costs.max() <= 0:
+            return torch.ones(self.groups.n, dtype=torch.float64)
+        costs = np.maximum(costs, costs.max() / FAR)
+        worth = np.array([float(squares[members].mean()) for members in bundles]) / costs
+        worth = np.clip(worth / max(float(np.median(worth)), 1e-300), 1 / FAR, FAR)
+        press = torch.from_numpy(1 / (costs * worth**MATTERS))[cast(Tensor, self.network.gates.bundle).cpu()]
+        return press * float(share.square().mean().sqrt()) / max(float((share * press).square().mean().sqrt()), 1e-300)
 
     def trimmed(self, round_to: int = 1) -> NDArray[np.bool_]:
         """bool[groups.n]: the channels that lived most of the time since the budget was due, and by b where that is
@@ -196,6 +218,7 @@ class WidthSearch:
             "given": cast(Tensor, gates.given).cpu().clone(),
             "alive": self._alive.clone(),
             "squares": self._squares.clone(),
+            "press": self._press.clone(),
             "numbers": torch.tensor(
                 [gates.frozen, self._strength, self._rate, self.budget, self.done, self._owed], dtype=torch.float64
             ),
@@ -213,6 +236,7 @@ class WidthSearch:
         gates.b.requires_grad_(not gates.frozen)
         self._alive.copy_(state["alive"])
         self._squares.copy_(state["squares"])
+        self._press.copy_(state["press"])
         self.history = state["history"].tolist()
 
 
