@@ -5,10 +5,10 @@
 A row that was measured is skipped, so that hours can be spread over runs; delete its line to measure it again. Dense
 networks are trained first, once per network and seed, and kept in out/widths beside the smaller ones (ONNX files).
 Every method trains as many epochs on every second image: a rule without a search fine-tunes that much longer. Networks
-have the widths that the field gives them: balanced ones leave a search nothing to find (they were chosen, as the epochs
-were, on the images for choosing). A network with a budget of
-milliseconds gets those that the one with the budget of multiply-adds needs. `quality` is the test accuracy, the mean
-intersection over union (segmentation), or PSNR in dB (translation). With `--share i/n` n runs divide the rows.
+have the widths that the field gives them, and no more of them than the images need: where half of a network is as good
+as the whole, widths decide nothing (they were chosen, as the epochs were, on the images for choosing). A network with a
+budget of milliseconds gets those that the one with the budget of multiply-adds needs. `quality` is the test accuracy,
+the mean intersection over union (segmentation), or PSNR in dB (translation). With `--share i/n` n runs divide the rows.
 `--quick N` is a small trial, on the images for choosing, that writes no results.
 """
 
@@ -52,9 +52,12 @@ BATCH = 128
 class Epochs:
     """How long."""
 
-    dense: int = 6
-    search: int = 2
-    finetune: int = 4
+    dense: int = 12
+    search: int = 1
+    finetune: int = 11
+
+
+SHORT = Epochs(6, 2, 4)  # of the larger tasks
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +69,7 @@ class Task:
     score: Callable[[nn.Module, Pairs], dict[str, float]]
     data: Callable[[], tuple[Pairs, Pairs, Pairs]]
     moved: bool = False  # images are moved and mirrored at random
+    epochs: Epochs = Epochs()
 
 
 @cache
@@ -111,8 +115,8 @@ def _labels(logits: Tensor, y: Tensor) -> Tensor:
     return functional.cross_entropy(logits.float(), y)
 
 
-def resnet(widths: Sequence[int] = (16, 32, 64), blocks: int = 3) -> nn.Sequential:
-    """ResNet-20 of He et al., CVPR 2016, 4.2, with a stride of 2 in its first convolution."""
+def resnet(widths: Sequence[int] = (8, 16, 32), blocks: int = 3) -> nn.Sequential:
+    """ResNet-20 of He et al., CVPR 2016, 4.2, half as wide, with a stride of 2 in its first convolution."""
     i = widths[0]
     layers: list[nn.Module] = [nn.Conv2d(1, i, 3, 2, 1, bias=False), nn.BatchNorm2d(i), nn.ReLU()]
     for stage, o in enumerate(widths):
@@ -126,8 +130,8 @@ TASKS = {
     "pas-vgg": Task(pas_vgg, _labels, _accuracy, _classes, True),
     "resnet": Task(resnet, _labels, _accuracy, _classes, True),
     "pas-light": Task(pas_light, _labels, _accuracy, _classes, True),
-    "segmentation": Task(scenes.Finder, scenes.finding_loss, scenes.finding_score, _canvases),
-    "translation": Task(scenes.Painter, scenes.painting_loss, scenes.painting_score, _outlines),
+    "segmentation": Task(scenes.Finder, scenes.finding_loss, scenes.finding_score, _canvases, epochs=SHORT),
+    "translation": Task(scenes.Painter, scenes.painting_loss, scenes.painting_score, _outlines, epochs=SHORT),
 }
 
 
@@ -326,7 +330,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--list", action="store_true", help="print the names of the rows")
     parser.add_argument("--quick", type=int, metavar="N", help="every N-th image, fewer epochs; writes no results")
-    parser.add_argument("--epochs", default="6,2,4", help="of --quick: dense, search, fine-tuning")
+    parser.add_argument("--epochs", help="of --quick, such as 6,2,4: dense, search, fine-tuning")
     options = parser.parse_args()
     every = cases() + (family() if options.family else [])
     chosen = [case for case in every if any(text in case.key for text in options.only)]
@@ -339,13 +343,13 @@ def main() -> int:
         return 1
     torch.set_num_threads(options.threads)
     KEPT.mkdir(parents=True, exist_ok=True)
-    epochs = Epochs(*map(int, options.epochs.split(","))) if options.quick else Epochs()
+    asked = Epochs(*map(int, options.epochs.split(","))) if options.quick and options.epochs else None
     for case in chosen[index - 1 :: n_shares]:
         if not options.quick and case.key in store.latest(store.read(RESULTS)):
             print(f"{case.key}: measured")
             continue
         print(case.key, flush=True)
-        row = measure(case, epochs, bool(options.quick), options.quick or 1)
+        row = measure(case, asked or TASKS[case.network].epochs, bool(options.quick), options.quick or 1)
         if not options.quick:
             _append(row)
         print(json.dumps({key: value for key, value in row.items() if key != "widths"}), flush=True)
