@@ -5,6 +5,8 @@
     python -m bench.mapped time [--time 10]                        # minutes, on a quiet machine
     python -m bench.mapped table
 
+`python -m bench.report` draws docs/mapped.svg.
+
 Rows are appended to bench/results/mapped.jsonl; one that is there is skipped (delete its line to have it anew). All
 networks are retrained alike, by the recipe of bench.training, whose rows and files in out/training count as well where
 they are of the same scheme and sparsity. Plans are made once per network, with the dense network of seed 0, and
@@ -17,6 +19,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,13 +27,14 @@ import torch
 from filelock import FileLock
 
 import prunus
-from bench import equal, fashion, plans, store, training
+from bench import equal, fashion, frontier, plans, store, training
 from bench.equal import Point
 from bench.verdict import Verdict
 from prunus.benchmark.timing import speed_ratio, time_interleaved
 from prunus.errors import BudgetError
 
 RESULTS = store.RESULTS / "mapped.jsonl"
+PLOT = store.ROOT / "docs" / "mapped.svg"
 SEEDS = training.SEEDS
 SINGLE: dict[str, tuple[float, ...]] = {
     "bcr:8x64": (0.8, 0.9, 0.95), "punched:8x4": (0.8, 0.9, 0.95), "pattern:4": (0.6, 0.8, 0.9, 0.95),
@@ -160,17 +164,25 @@ class Line:
 
 
 def points(rows: dict[str, store.Row], network: str) -> dict[str, list[tuple[Point, int]]]:
-    """Networks by scheme or way, with the number of seeds; the dense one is of "dense"."""
-    found: dict[str, list[tuple[Point, int]]] = {}
-    every = dict.fromkeys((case.how, case.amount) for case in cases() if case.network == network)
-    for how, amount in [("dense", 0.0), *every]:
-        keys = [
-            f"{network} dense seed {seed}" if how == "dense" else Case(network, how, amount, seed).key for seed in SEEDS
+    """Networks by scheme or way, with the number of seeds; the dense one is of "dense". Accuracies and times of a seed
+    are taken beside those of its dense network, so that rows which have fewer seeds can be compared."""
+    names = {seed: f"{network} dense seed {seed}" for seed in SEEDS}
+    dense = {seed: (rows[f"time {key}"]["ms"], rows[key]["accuracy"]) for seed, key in names.items()
+             if {key, f"time {key}"} <= set(rows)}  # fmt: skip
+    if not dense:
+        return {}
+    ms, accuracy = np.mean(list(dense.values()), axis=0).tolist()
+    found: dict[str, list[tuple[Point, int]]] = {"dense": [(Point("dense 0", ms, accuracy), len(dense))]}
+    for how, amount in dict.fromkeys((case.how, case.amount) for case in cases() if case.network == network):
+        keys = {seed: Case(network, how, amount, seed).key for seed in dense}
+        both = [
+            (rows[f"time {key}"]["ms"] / dense[seed][0], rows[key]["accuracy"] - dense[seed][1])
+            for seed, key in keys.items()
+            if {key, f"time {key}"} <= set(rows)
         ]
-        both = [(rows[f"time {key}"]["ms"], rows[key]["accuracy"]) for key in keys if {key, f"time {key}"} <= set(rows)]
         if both:
-            ms, accuracy = np.mean(both, axis=0).tolist()
-            found.setdefault(how, []).append((Point(f"{how} {amount:g}", ms, accuracy), len(both)))
+            share, gain = np.mean(both, axis=0).tolist()
+            found.setdefault(how, []).append((Point(f"{how} {amount:g}", ms * share, accuracy + gain), len(both)))
     return found
 
 
@@ -238,6 +250,39 @@ def table() -> int:
     found = verdicts(rows)
     print(*found, sep="\n")
     return int(any(each.verdict == "short" and each.bound != GOAL for each in found))
+
+
+def draw(rows: dict[str, store.Row], plot: Path = PLOT) -> None:
+    """A panel per network: a line per scheme, marks for mapped networks."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    mpl.rcParams["svg.hashsalt"] = "prunus"
+    from matplotlib import pyplot as plt
+
+    networks = [network for network in fashion.NETWORKS if any(line.network == network for line in lines(rows))]
+    figure, axes = plt.subplots(
+        1, len(networks), figsize=(5.2 * len(networks), 4.4), layout="constrained", squeeze=False
+    )
+    for axis, network in zip(axes[0], networks, strict=True):
+        for how, some in points(rows, network).items():
+            chain = sorted((point.ms, 100 * point.accuracy) for point, _ in some)
+            way = how in WAYS
+            style = {"linestyle": "", "markersize": 9} if way else {"linestyle": "-", "linewidth": 1, "markersize": 5}
+            colour = "#000000" if way or how == "dense" else frontier.COLOURS[how]
+            sign = {"dense": "*", "rules": "P", "exact": "X", "search": "^"}.get(how, "o")
+            axis.plot(*zip(*chain, strict=True), marker=sign, color=colour, label=f"by {how}" if way else how, **style)
+        axis.set_title(network, fontsize=10)
+        axis.set_xscale("log")
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter("{x:g}")
+        axis.tick_params(axis="both", which="both", labelsize=8)
+        axis.set_xlabel("ms for one image, one thread")
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(fontsize=8, loc="lower right", frameon=False)
+    axes[0][0].set_ylabel("Fashion-MNIST test accuracy, %")
+    figure.savefig(plot, metadata={"Date": None} if plot.suffix == ".svg" else None)
+    plt.close(figure)
 
 
 def _append(row: store.Row) -> None:

@@ -39,6 +39,9 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "fingerprint-kinds": lambda: owners.fingerprint_kinds_table(store.read(store.RESULTS / "fingerprint.jsonl")),
     "fingerprint-attacks": lambda: owners.fingerprint_attacks_table(store.read(store.RESULTS / "fingerprint.jsonl")),
     "audit": lambda: owners.audit_table(store.read(store.RESULTS / "uap.jsonl")),
+    "mapped": lambda: pruning.mapped_table(
+        [*store.read(store.RESULTS / "training.jsonl"), *store.read(store.RESULTS / "mapped.jsonl")]
+    ),
     "mapping": lambda: pruning.mapping_table(store.read(store.RESULTS / "mapping.jsonl")),
     "training": lambda: pruning.training_table(store.read(store.RESULTS / "training.jsonl")),
     "recurrent": lambda: recurrent.recurrent_table(store.read(store.RESULTS / "recurrent.jsonl")),
@@ -79,6 +82,10 @@ def main(documents: Sequence[Path] = DOCUMENTS) -> int:
         from bench import frontier
 
         frontier.draw(list(rows.values()))
+    if store.read(store.RESULTS / "mapped.jsonl"):
+        from bench import mapped
+
+        mapped.draw(mapped.known())
     if rows := store.latest(store.read(store.RESULTS / "fingerprint.jsonl")):
         from bench import fingerprint
 

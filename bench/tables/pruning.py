@@ -86,6 +86,32 @@ def mapping_table(rows: list[store.Row]) -> str:
     return "\n".join([*head, *lines, "", *machines(list(found.values()))])
 
 
+def mapped_table(rows: list[store.Row]) -> str:
+    """Mapped networks beside those of one scheme, at equal accuracy; and the goals."""
+    from bench import mapped  # torch, which the other tables do without
+
+    found = store.latest(rows)
+    lines = [
+        "| network, mapped by | ms | times as fast as dense | drop in points (seeds) | as the best single scheme | "
+        "as pattern-only |",
+        "|---|---|---|---|---|---|",
+    ]
+    for line in mapped.lines(found):
+        best = "-" if line.over_best is None else f"{line.over_best:.2f}, {line.best}"
+        pattern = "-" if line.over_pattern is None else f"{line.over_pattern:.2f}"
+        lines.append(
+            f"| {line.network}, {line.way}, `--speedup {line.speedup:g}` | {line.ms:.4f} | {line.over_dense:.2f} | "
+            f"{line.drop:.2f} ({line.seeds}) | {best} | {pattern} |"
+        )
+    if len(lines) == 2:
+        return "Not measured yet: `python -m bench.mapped`."
+    lines += ["", "| goal | measured | asked | |", "|---|---|---|---|"]
+    for each in mapped.verdicts(found):
+        value = "-" if each.value is None else f"{each.value:.2f}"
+        lines.append(f"| {each.what} | {value} | {each.asked} | {each.verdict} |")
+    return "\n".join([*lines, "", *machines([row for row in rows if row["key"].startswith("time ")][-1:])])
+
+
 def _mark(row: store.Row) -> str:
     return "pass" if row["pass"] else "short"
 
