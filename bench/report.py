@@ -35,6 +35,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "schemes": lambda: speed.schemes_table(store.read(curves.RESULTS)),
     "accuracy": lambda: speed.accuracy_table(store.read(store.RESULTS / "accuracy.jsonl")),
     "widths": lambda: pruning.widths_table(store.read(store.RESULTS / "widths.jsonl")),
+    "found": lambda: pruning.found_table(store.read(store.RESULTS / "widths.jsonl")),
     "fingerprint": lambda: owners.fingerprint_table(store.read(store.RESULTS / "fingerprint.jsonl")),
     "fingerprint-kinds": lambda: owners.fingerprint_kinds_table(store.read(store.RESULTS / "fingerprint.jsonl")),
     "fingerprint-attacks": lambda: owners.fingerprint_attacks_table(store.read(store.RESULTS / "fingerprint.jsonl")),

@@ -161,14 +161,12 @@ def cases() -> list[Case]:
                 found.append(Case(network, removed, "pas", "latency", seed))
         for network in ("segmentation", "translation"):
             found += [Case(network, 0.5, method, "macs", seed) for method in ("pas", "uniform")]
-    return found + [
-        Case("pas-light", removed, method, "macs", 0) for removed in (0.5, 0.75) for method in width_goals.METHODS
+    families = [("pas-vgg", removed) for removed in (0.3, 0.66, 0.82)] + [
+        ("pas-light", removed) for removed in (0.5, 0.75)
     ]
-
-
-def family() -> list[Case]:
-    """PaS-VGG at several budgets."""
-    return [Case("pas-vgg", removed, m, "macs", 0) for removed in (0.3, 0.66, 0.82) for m in ("pas", "uniform")]
+    return found + [
+        Case(network, removed, method, "macs", 0) for network, removed in families for method in ("pas", "uniform")
+    ]
 
 
 def merged(model: nn.Module) -> nn.Module:
@@ -326,14 +324,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=[""], help="rows whose name holds one of these")
     parser.add_argument("--share", default="1/1", help="i/n: every n-th row, from the i-th")
-    parser.add_argument("--family", action="store_true", help="also PaS-VGG at further budgets")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--list", action="store_true", help="print the names of the rows")
     parser.add_argument("--quick", type=int, metavar="N", help="every N-th image, fewer epochs; writes no results")
     parser.add_argument("--epochs", help="of --quick, such as 6,2,4: dense, search, fine-tuning")
     options = parser.parse_args()
-    every = cases() + (family() if options.family else [])
-    chosen = [case for case in every if any(text in case.key for text in options.only)]
+    chosen = [case for case in cases() if any(text in case.key for text in options.only)]
     index, n_shares = map(int, options.share.split("/"))
     if options.list:
         print("\n".join(case.key for case in chosen))

@@ -53,6 +53,28 @@ def widths_table(rows: list[store.Row]) -> str:
     return "\n".join([*lines, "", *machines(rows[-1:])])
 
 
+def found_table(rows: list[store.Row]) -> str:
+    """Widths of plain networks, layer by layer, as they were found with seed 0."""
+    found = store.latest(rows)
+    lines = [
+        "| network, multiply-adds removed | widths found | million MACs | accuracy, % (one share for all) | ms |",
+        "|---|---|---|---|---|",
+    ]
+    for row in found.values():
+        if row.get("method") != "pas" or row["limit"] != "macs" or row["seed"] or not row["network"].startswith("pas-"):
+            continue
+        other = found.get(row["key"].replace(" pas ", " uniform "))
+        beside = f" ({100 * other['quality']:.2f})" if other else ""
+        layers = [str(after) for _, after in row["widths"].values()][:-1]
+        widths = " ".join(layers[::2] if row["network"] == "pas-light" else layers)  # depthwise ones have no own width
+        lines.append(
+            f"| {row['network']}, {row['removed']:.0%} | {widths} | {row['macs'] / 1e6:.2f} | "
+            f"{100 * row['quality']:.2f}{beside} | {row['ms']:.3f} |"
+        )
+    head, mine = lines[:2], sorted(lines[2:], key=lambda line: line.split("|")[1])
+    return "\n".join([*head, *mine]) if mine else "Not measured yet: `python -m bench.widths`."
+
+
 def mapping_table(rows: list[store.Row]) -> str:
     """What plans promise, and what was measured."""
     found = store.latest(rows)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from prunus.errors import ShrinkError
 from prunus.search.branches import Branches
 
 B1_LAYERS = (1, 4, 6, 16, 1)
@@ -69,3 +70,27 @@ def pas_light(n_classes: int = 10, channels: int = 1, scale: float = 1.0) -> nn.
 
 def _scaled(widths: Sequence[Sequence[int]], scale: float) -> list[list[int]]:
     return [[max(1, round(width * scale)) for width in stage] for stage in widths]
+
+
+# Widths that `prunus search` found on Fashion-MNIST, by the share of multiply-adds that went: docs/search.md.
+FOUND: dict[str, dict[float, tuple[int, ...]]] = {
+    "pas-vgg": {},
+    "pas-light": {},
+}
+
+
+def found(name: str, removed: float, n_classes: int = 10, channels: int = 1) -> nn.Sequential:
+    """A network of a family with widths that were found: "pas-vgg" or "pas-light", without weights.
+
+    removed: the share of multiply-adds that went. Raises ShrinkError: it isn't among those searched.
+    """
+    widths = FOUND.get(name, {}).get(removed)
+    if widths is None:
+        there = "; ".join(f"{family}: {', '.join(f'{share:g}' for share in some)}" for family, some in FOUND.items())
+        raise ShrinkError(f"no widths of {name!r} with {removed:g} of its multiply-adds removed; there are {there}")
+    stages = PAS_VGG if name == "pas-vgg" else PAS_LIGHT
+    rest, rows = list(widths), list[list[int]]()
+    for stage in stages:
+        rows.append(rest[: len(stage)])
+        rest = rest[len(stage) :]
+    return repvgg(rows, n_classes, channels) if name == "pas-vgg" else light(rows, n_classes, channels)
