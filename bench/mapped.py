@@ -261,6 +261,8 @@ def draw(rows: dict[str, store.Row], plot: Path = PLOT) -> None:
     from matplotlib import pyplot as plt
 
     networks = [network for network in fashion.NETWORKS if any(line.network == network for line in lines(rows))]
+    if not networks:
+        return
     figure, axes = plt.subplots(
         1, len(networks), figsize=(5.2 * len(networks), 4.4), layout="constrained", squeeze=False
     )

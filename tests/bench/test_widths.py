@@ -1,10 +1,13 @@
 """The table of widths, from rows as they are written; and the tasks that are composed of small images."""
 
+import pytest
 import torch
 from bench.tables import pruning
 from torch import Tensor
 
-from bench import scenes, width_goals, widths
+from bench import scenes, store, width_goals, widths
+from prunus.errors import ShrinkError
+from prunus.search import families
 from prunus.search.costs import macs
 from prunus.training.shrink.follow import find_groups
 
@@ -55,6 +58,19 @@ def test_rows_are_named_once_and_the_compared_one_comes_first() -> None:
     for case in widths.cases():
         if case.limit == "latency":
             assert keys.index(case.key.replace("latency", "macs")) < keys.index(case.key)
+
+
+def test_ready_families_are_those_that_were_found() -> None:
+    rows = store.latest(store.read(widths.RESULTS))
+    for name, some in families.FOUND.items():
+        for removed, expected in some.items():
+            row = rows[widths.Case(name, removed, "pas", "macs", 0).key]
+            network = families.found(name, removed)
+            layers = [after for _, after in row["widths"].values()][:-1]
+            assert list(expected) == (layers[::2] if name == "pas-light" else layers)
+            assert macs(find_groups(widths.merged(network.eval()), torch.zeros(1, 1, 28, 28))).whole == row["macs"]
+    with pytest.raises(ShrinkError, match=r"no widths of 'pas-vgg' with 0\.1 .*; there are pas-vgg: 0\.3, 0\.5"):
+        families.found("pas-vgg", 0.1)
 
 
 def items(n: int) -> Tensor:

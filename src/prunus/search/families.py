@@ -74,7 +74,13 @@ def _scaled(widths: Sequence[Sequence[int]], scale: float) -> list[list[int]]:
 
 # Widths that `prunus search` found on Fashion-MNIST, by the share of multiply-adds that went: docs/search.md.
 FOUND: dict[str, dict[float, tuple[int, ...]]] = {
-    "pas-vgg": {},
+    "pas-vgg": {
+        0.3: (14, 16, 14, 31, 30, 25, 62, 55, 46, 36, 138),
+        0.5: (12, 15, 14, 26, 25, 20, 49, 43, 37, 28, 104),
+        0.66: (9, 13, 9, 23, 22, 17, 41, 35, 31, 25, 80),
+        0.75: (8, 11, 8, 20, 17, 15, 36, 31, 25, 21, 77),
+        0.82: (7, 9, 7, 18, 15, 12, 30, 24, 21, 17, 68),
+    },
     "pas-light": {},
 }
 
