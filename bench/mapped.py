@@ -149,7 +149,8 @@ def measure(network: str, seed: int, time_s: float) -> None:
 @dataclass(frozen=True)
 class Line:
     """A mapped network, means over seeds: how many times as fast as others at its accuracy; None where they don't get
-    there. drop in points against dense."""
+    there. best: on the frontier of all networks of one scheme, the scheme of the next one that is as accurate. drop in
+    points against dense."""
 
     network: str
     way: str
@@ -194,16 +195,18 @@ def lines(rows: dict[str, store.Row]) -> list[Line]:
         if "dense" not in found:
             continue
         dense = found["dense"][0][0]
-        single = {how: [dense, *(point for point, _ in found[how])] for how in SINGLE if how in found}
+        single = {how: [point for point, _ in found[how]] for how in SINGLE if how in found}
+        every = equal.frontier([dense, *(point for some in single.values() for point in some)])
         for way in WAYS:
             for point, n_seeds in found.get(way, []):
-                at = {how: ms for how, some in single.items() if (ms := equal.ms_at(some, point.accuracy)) is not None}
-                best = min(at, key=lambda how: at[how], default="")
+                best = equal.ms_at(every, point.accuracy)
+                pattern = equal.ms_at([dense, *single.get(PATTERN, [])], point.accuracy) if PATTERN in single else None
+                rival = next((each.name.split()[0] for each in every if each.accuracy >= point.accuracy), "")
                 made.append(
                     Line(
                         network, way, float(point.name.split()[1]), point.ms, 100 * (dense.accuracy - point.accuracy),
-                        n_seeds, at[best] / point.ms if best else None, best,
-                        at[PATTERN] / point.ms if PATTERN in at else None, dense.ms / point.ms,
+                        n_seeds, best / point.ms if best else None, rival or every[-1].name.split()[0],
+                        pattern / point.ms if pattern else None, dense.ms / point.ms,
                     )
                 )  # fmt: skip
     return made
