@@ -29,6 +29,7 @@ PLOT = store.ROOT / "docs" / "frontier.svg"
 NETWORK = "vgg"
 COLOURS = {"bcr:8x64": "#0072b2", "punched:8x4": "#009e73", "block-column:8x64": "#e69f00", "unstructured": "#cc79a7",
            "pattern:4": "#56b4e9", "filter": "#d55e00"}  # fmt: skip
+ACCURACY = "Fashion-MNIST test accuracy, %"
 SIGNS = {"gradual": "o", "one-shot": "v", "admm": "s", "reweighted": "D"}
 
 
@@ -77,6 +78,16 @@ def best(points: NDArray[np.float64]) -> list[int]:
     return chosen
 
 
+def of_time(axis: Any) -> None:
+    """Milliseconds from left to right, a logarithmic axis."""
+    axis.set_xscale("log")
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter("{x:g}")
+    axis.tick_params(axis="both", which="both", labelsize=8)
+    axis.set_xlabel("ms for one image, one thread")
+    axis.spines[["top", "right"]].set_visible(False)
+
+
 def draw(rows: Sequence[store.Row], plot: Path = PLOT) -> None:
     """A mark per network, colour by scheme, shape by method; the line joins those that no other one beats."""
     import matplotlib as mpl
@@ -102,18 +113,13 @@ def draw(rows: Sequence[store.Row], plot: Path = PLOT) -> None:
     points = np.array([(row["ms"], 100 * row["accuracy"]) for row in rows])
     chain = points[best(points)]
     axis.plot(chain[:, 0], chain[:, 1], "-", color="#888888", linewidth=1, zorder=0)
-    axis.set_xscale("log")
-    axis.xaxis.set_major_formatter("{x:g}")
-    axis.xaxis.set_minor_formatter("{x:g}")
-    axis.tick_params(axis="both", which="both", labelsize=8)
-    axis.set_xlabel("ms for one image, one thread")
-    axis.set_ylabel("Fashion-MNIST test accuracy, %")
+    of_time(axis)
+    axis.set_ylabel(ACCURACY)
     schemes = [name for name in COLOURS if any(row["scheme"] == name for row in rows)]
     methods = [name for name in SIGNS if any(row["method"] == name for row in rows)]
     marks = [Line2D([], [], linestyle="", marker="o", color=COLOURS[name], label=name) for name in schemes]
     marks += [Line2D([], [], linestyle="", marker=SIGNS[name], color="#444444", label=name) for name in methods]
     axis.legend(handles=marks, fontsize=8, loc="lower right", frameon=False, ncols=2)
-    axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(plot, metadata={"Date": None} if plot.suffix == ".svg" else None)
     plt.close(figure)
 

@@ -11,6 +11,12 @@ METHODS = ("pas", "bn-gamma", "uniform", "magnitude")
 BUDGETS = (0.5, 0.75)  # shares of multiply-adds removed that the goals are of
 
 
+def own_widths(row: store.Row) -> list[int]:
+    """Of a plain network layer by layer, but for the classifier; a depthwise layer has no width of its own."""
+    layers = [after for _, after in row["widths"].values()][:-1]
+    return layers[::2] if row["network"] == "pas-light" else layers
+
+
 @dataclass(frozen=True)
 class Line:
     """Of one network at one budget: mean quality by method, over the seeds that all of them have."""

@@ -65,8 +65,7 @@ def found_table(rows: list[store.Row]) -> str:
             continue
         other = found.get(row["key"].replace(" pas ", " uniform "))
         beside = f" ({100 * other['quality']:.2f})" if other else ""
-        layers = [str(after) for _, after in row["widths"].values()][:-1]
-        widths = " ".join(layers[::2] if row["network"] == "pas-light" else layers)  # depthwise ones have no own width
+        widths = " ".join(map(str, width_goals.own_widths(row)))
         lines.append(
             f"| {row['network']}, {row['removed']:.0%} | {widths} | {row['macs'] / 1e6:.2f} | "
             f"{100 * row['quality']:.2f}{beside} | {row['ms']:.3f} |"

@@ -87,3 +87,37 @@ def test_better_than_one_share_for_all_and_exact() -> None:
             masked, smaller = search.network(x), search.shrink()(x)
         assert float((masked - smaller).abs().max()) <= 1e-5 * float(masked.abs().max())
     assert float(np.mean(better)) > 0.01, better
+
+
+class Block(nn.Module):
+    """Two convolutions beside a stage that keeps its width."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(width, width, 3, 1, 1), nn.Conv2d(width, width, 3, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Like x."""
+        y: Tensor = functional.relu(self.second(functional.relu(self.first(x))) + x)
+        return y
+
+
+def test_a_stage_that_many_layers_read_is_not_starved() -> None:
+    """A channel of the stage costs as much as one inside each block together; all matter alike for what they cost."""
+    net = nn.Sequential(nn.Conv2d(3, 24, 3, 1, 1), *(Block(24) for _ in range(4)), nn.Conv2d(24, 4, 1))
+    search = WidthSearch(net, torch.zeros(2, 3, 8, 8), macs, 0.3, STEPS)
+    gates, groups, chance = search.network.gates, search.groups, torch.Generator().manual_seed(0)
+    mask = torch.ones(groups.n, requires_grad=True)
+    (costs,) = torch.autograd.grad(search.cost(mask), mask)
+    assert costs.max() > 3 * costs.min(), "the stage's"
+    for _ in range(STEPS):
+        penalty = search.penalty()
+        if penalty.requires_grad:
+            penalty.backward()
+        task = costs.sqrt() * torch.randn(groups.n, generator=chance)
+        gates.b.grad = task if gates.b.grad is None else gates.b.grad + task
+        search.step()
+    keep = search.trimmed()
+    shares = [float(keep[members].mean()) for members in groups.bundles]
+    stage = int(np.argmax([float(costs[members].mean()) for members in groups.bundles]))
+    assert shares[stage] > 0.6 * float(np.mean(shares)), shares

@@ -16,12 +16,14 @@ import prunus
 from prunus.errors import CheckpointError, PrunusWarning, RecipeError, ShrinkError, TrainingError, UnsupportedError
 from prunus.search import trainer
 from prunus.search.costs import macs
+from prunus.search.meet import steps_down
 from prunus.search.pas import WidthSearch
 from prunus.search.recipe import Budget, load_search_recipe
 from prunus.search.results import Outcome, layer_widths, met, plot, write
 from prunus.search.times import Compiled
 from prunus.search.trainer import SearchRun
 from prunus.training.recipe import load_recipe
+from prunus.training.shrink.widths import lanes
 from prunus.training.trainer import train
 from tests.search.toy import write_search
 from tests.training.shrink.nets import IMAGE, block
@@ -121,7 +123,7 @@ def test_a_budget_of_milliseconds(method: str, tmp_path: Path, monkeypatch: pyte
     recipe = write_search(tmp_path, budget={"latency": 0.085}, method=method)
     run = ran(recipe, tmp_path / "found")
     assert run.dense_ms == pytest.approx(1e-3 + 1e-5 * 15552)
-    assert run.search is not None
+    assert run.search is not None and run.round_to == steps_down(lanes())
     assert compiled(run.search.shrink(), run.example()).ms == pytest.approx(0.085, rel=0.15)  # a channel is a fifth
     rows = [json.loads(line) for line in (tmp_path / "found/metrics.jsonl").read_text().splitlines()]
     assert [("ms" in row) for row in rows] == [False, method == "pas", method == "pas", False]

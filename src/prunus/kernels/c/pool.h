@@ -7,11 +7,10 @@
 INLINE float greater(float a, float b) { return a > b || a != a ? a : b; }
 INLINE vf greater_of(vf a, vf b) { return choose((a < b) | (b != b), b, a); }
 
-// out[i] = the largest, or the sum, of x[i + k * step], k < taps; x may be out. `room`: elements of x that may be read; the
-// last vector reaches past `n` in both where they suffice.
-INLINE void merge_of(float *out, const float *x, int64_t n, int64_t taps, int64_t step, int average, int64_t room) {
+// out[i] = the largest, or the sum, of x[i + k * step], k < taps; x may be out.
+INLINE void merge_of(float *out, const float *x, int64_t n, int64_t taps, int64_t step, int average) {
   int64_t i = 0;
-  for (; i + VL <= n || (i < n && i + (taps - 1) * step + VL <= room); i += VL) {
+  for (; i + VL <= n; i += VL) {
     vf a = load(x + i);
     for (int64_t k = 1; k < taps; k++) a = average ? a + load(x + i + k * step) : greater_of(a, load(x + i + k * step));
     store(out + i, a);
@@ -25,9 +24,7 @@ INLINE void merge_of(float *out, const float *x, int64_t n, int64_t taps, int64_
 
 // out[i] = the largest, or the sum, of x[2 * i + k * step], k < taps, for `n` >= VL; the last vector overlaps the one
 // before.
-INLINE void merge_every_other_of(float *out, const float *x, int64_t n, int64_t taps, int64_t step, int average,
-                                 int64_t room) {
-  (void)room;
+INLINE void merge_every_other_of(float *out, const float *x, int64_t n, int64_t taps, int64_t step, int average) {
   for (int64_t i = 0; i < n; i += VL) {
     const int64_t from = least(i, n - VL);
     vf a = every_other(x + 2 * from);
@@ -40,17 +37,17 @@ INLINE void merge_every_other_of(float *out, const float *x, int64_t n, int64_t 
 }
 
 // The windows that networks have, with loops that the compiler can unroll.
-#define PRUNUS_MERGE(NAME)                                                                                             \
-  static void NAME(float *out, const float *x, int64_t n, int64_t taps, int64_t step, int average, int64_t room) {     \
-    if (!average && taps == 2) {                                                                                       \
-      NAME##_of(out, x, n, 2, step, 0, room);                                                                          \
-    } else if (!average && taps == 3) {                                                                                \
-      NAME##_of(out, x, n, 3, step, 0, room);                                                                          \
-    } else if (average) {                                                                                              \
-      NAME##_of(out, x, n, taps, step, 1, room);                                                                       \
-    } else {                                                                                                           \
-      NAME##_of(out, x, n, taps, step, 0, room);                                                                       \
-    }                                                                                                                  \
+#define PRUNUS_MERGE(NAME)                                                                             \
+  static void NAME(float *out, const float *x, int64_t n, int64_t taps, int64_t step, int average) {   \
+    if (!average && taps == 2) {                                                                       \
+      NAME##_of(out, x, n, 2, step, 0);                                                                \
+    } else if (!average && taps == 3) {                                                                \
+      NAME##_of(out, x, n, 3, step, 0);                                                                \
+    } else if (average) {                                                                              \
+      NAME##_of(out, x, n, taps, step, 1);                                                             \
+    } else {                                                                                           \
+      NAME##_of(out, x, n, taps, step, 0);                                                             \
+    }                                                                                                  \
   }
 PRUNUS_MERGE(merge)
 PRUNUS_MERGE(merge_every_other)
@@ -70,8 +67,9 @@ static void pool_rows(const int64_t *r, const float *x, float *line, int64_t len
   const int64_t empty = average ? 0 : INT64_C(0xff800000); /* -infinity */
   fill_words(line, taps > 0 ? left : length, empty);
   if (taps <= 0) return;
-  const int64_t start = (first + from * dh) * pitch;
-  merge(line + left, x + start, w, taps, dh * pitch, (int)average, behind - start);
+  const int64_t start = (first + from * dh) * pitch, whole = up_to_vectors(w);
+  const int64_t n = start + (taps - 1) * dh * pitch + whole <= behind ? whole : w;  // no lone elements, if they are there
+  merge(line + left, x + start, n, taps, dh * pitch, (int)average);
   fill_words(line + left + w, length - left - w, empty);
 }
 
@@ -80,13 +78,13 @@ static void pool_columns(const int64_t *r, float *line, float *out, int64_t oy) 
   const int64_t ow = r[POOL_OW], kw = r[POOL_KW], sw = r[POOL_SW], dw = r[POOL_DW], left = r[POOL_LEFT];
   const int average = r[POOL_AVERAGE] != 0;
   if (sw == 2 && ow >= VL) {
-    merge_every_other(out, line, ow, kw, dw, average, 0);
+    merge_every_other(out, line, ow, kw, dw, average);
   } else if (sw == 2) {
     float some[VL];
-    merge_every_other(some, line, VL, kw, dw, average, 0);
+    merge_every_other(some, line, VL, kw, dw, average);
     store_some(out, load(some), ow);
   } else {
-    merge(line, line, (ow - 1) * sw + 1, kw, dw, average, INT64_MAX);
+    merge(line, line, up_to_vectors((ow - 1) * sw + 1), kw, dw, average);
     for (int64_t i = 0; i < ow; i++) out[i] = line[i * sw];
   }
   if (!average) return;
