@@ -1,11 +1,13 @@
 """Row groups over small maps with the rows as lanes, exactly: each tile, lines and pixels left over, rows left over,
 zeros, residuals, images and threads. What lies around would make sums NaN."""
 
+import itertools
+
 import numpy as np
 import pytest
 
-from prunus.kernels.isa import LANES_TILES
-from prunus.runtime.lower.layer import call_table, group_places, group_table
+from prunus.kernels.isa import LANES_TILES, LANES_WHOLE
+from prunus.runtime.lower.layer import call_table, column_runs, group_places, group_table
 from prunus.runtime.records import ACTIVATIONS, ARENA, CONSTANTS, NOWHERE, PORTS, TABLES, address, record
 from prunus.sparsity.encoding import Encoding, encode_rows
 from tests.kernels.runners import Runner
@@ -20,6 +22,7 @@ def columns_of(plane: int) -> np.ndarray:
 def computed(
     runner: Runner, encoding: Encoding, x: np.ndarray, tile: tuple[int, int], *, gap: int = 1, threads: int = 1,
     bias: np.ndarray | None = None, residual: np.ndarray | None = None, relu: bool = False,
+    cuts: np.ndarray | None = None,
 ) -> np.ndarray:  # fmt: skip
     """[images, rows, lines, width] of x [images, CHANNELS, lines, width + 1]. Planes end with the last pixel: behind it
     is the next one's first, or, behind the last plane, what must not change."""
@@ -33,7 +36,9 @@ def computed(
     out = np.full(images * m * out_plane + gap, 777, np.float32)
     tables, starts = [], []
     _, places = group_places(encoding)
-    for array in (columns_of(plane)[encoding.columns], group_table(encoding)[0], *call_table(encoding, places)):
+    cuts = np.zeros(encoding.shape[1], np.int64) if cuts is None else cuts
+    runs = column_runs(encoding, columns_of(plane), cuts)
+    for array in (runs.offsets, group_table(encoding, runs)[0], *call_table(encoding, places)):
         starts.append(address(TABLES, sum(t.size for t in tables)))
         tables.append(np.append(array.ravel().astype(np.int32), np.zeros(-array.size % 16, np.int32)))
     constants = [encoding.values, *([] if bias is None else [bias])]
@@ -104,3 +109,32 @@ def test_lines_of_any_width(runner: Runner, width: int) -> None:
     for pixels in (7, 4, 3):
         got = computed(runner, encode_rows(matrix, runner.isa.lanes_heights(pixels), 99), x, (1, pixels))
         np.testing.assert_array_equal(got, expected(matrix, x))
+
+
+@pytest.mark.parametrize("tile", LANES_WHOLE, ids=lambda tile: f"{tile[0]}x{tile[1]}")
+def test_what_would_only_meet_padding_is_left_out(runner: Runner, tile: tuple[int, int]) -> None:
+    """Cut pixels of a column are NaN: no group of more than a row reads them."""
+    rng = np.random.default_rng(2)
+    lines, width = tile
+    for cut, height in itertools.product(range(9), runner.isa.lanes_heights(lines * width)[:-1]):
+        cuts = np.repeat([cut, (cut + 4) % 9, cut], 2)
+        matrix = rng.integers(1, 4, (3 * height, 2 * CHANNELS)).astype(np.float32)
+        matrix[:, 1::2] = 0  # so that a column is alone with its channel
+        matrix[height:, 2] = 0  # one run, where those that share columns have three
+        x = rng.integers(-3, 4, (1, CHANNELS, lines, width + 1)).astype(np.float32)
+        for channel, code in enumerate(cuts[::2]):
+            x[0, channel, [[], [0], [lines - 1]][code // 3]] = np.nan
+            x[0, channel, :, [[], [0], [width - 1]][code % 3]] = np.nan
+        got = computed(runner, encode_rows(matrix, (height,), 1), x, tile, cuts=cuts)
+        np.testing.assert_array_equal(got, expected(matrix, np.nan_to_num(x)), err_msg=f"height {height}, cut {cut}")
+
+
+def test_runs_of_columns() -> None:
+    matrix = np.ones((5, 4), np.float32)
+    matrix[1:3, :2] = 0
+    matrix[3] = 0
+    encoding = encode_rows(matrix, (2, 1), 99)  # rows 0 and 4, 1 and 2, 3
+    runs = column_runs(encoding, np.array([10, 20, 30, 40]), np.array([5, 5, 0, 5]))
+    assert runs.counts.tolist() == [3, 2, 0]
+    assert runs.starts.tolist()[:2] == [0, 10]
+    assert runs.offsets.tolist() == [5, 2, 10, 20, 0, 1, 30, 5, 1, 40, 0, 1, 30, 5, 1, 40]

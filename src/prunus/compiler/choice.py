@@ -59,15 +59,19 @@ class Choice:
         return ", ".join(parts)
 
 
-def encode(matrix: Values, groups: int, choice: Choice) -> Encoding:
-    """The row groups of a layer's matrix [m, k].
+def encode(matrix: Values, groups: int, choice: Choice, taps: int = 1) -> Encoding:
+    """The row groups of a layer's matrix [m, k], `taps` columns per channel; "lanes" has those of a tap side by side.
 
     With `groups` > 1 (grouped convolution) the matrix is [m, k / groups]: rows of group g see only columns
     [g * k / groups, (g + 1) * k / groups).
     """
+    m, k = matrix.shape
+    if choice.encoding == "lanes":
+        order = np.arange(k).reshape(-1, taps).T.ravel()
+        made = _encode(matrix[:, order], choice)
+        return replace(made, columns=order[made.columns])
     if groups == 1:
         return _encode(matrix, choice)
-    m, k = matrix.shape
     parts = [_encode(part, choice) for part in np.split(matrix, groups)]
     return join(parts, [i * (m // groups) for i in range(groups)], [i * k for i in range(groups)], choice.section)
 
@@ -174,6 +178,7 @@ def examine(matrix: Values) -> Zeros:
     return Zeros(density, sharing, None)
 
 
+FEW_VECTORS = 2  # of pixels, where half a vector of rows may be better
 SHARED_WELL = 4  # rows with the same columns, on average, from which on blocks aren't worth trying
 CHANNELS = Choice("channels", (1,), 1, 1, 1, False)
 SECTION_VALUES = 60000  # of weights that stay in a second-level cache of 512 KB while pixels go by
@@ -199,9 +204,14 @@ def candidates(shape: LayerShape, zeros: Zeros, isa: Isa) -> list[Choice]:
         found.insert(0, _depthwise_choice(shape, isa))
     if shape.tile_vectors and zeros.density > MANY:
         found += _winograd_choices(shape, isa)
-    if shape.line and zeros.sharing >= isa.lanes and zeros.density > 0:
-        found.append(_lanes_choice(shape, zeros, isa))
+    if shape.line and zeros.density > 0 and zeros.sharing >= _least_lanes(shape, isa):
+        found += _lanes_choices(shape, zeros, isa)
     return list(dict.fromkeys(found))
+
+
+def _least_lanes(shape: LayerShape, isa: Isa) -> int:
+    """Rows with the same columns, from which on they may be better lanes than pixels."""
+    return isa.lanes // 2 if isa.lanes >= 8 and shape.vectors <= FEW_VECTORS else isa.lanes
 
 
 def _candidates(shape: LayerShape, zeros: Zeros, isa: Isa) -> list[Choice]:
@@ -308,18 +318,17 @@ def _block_choices(shape: LayerShape, zeros: Zeros, block: tuple[int, int], isa:
     return list(dict.fromkeys(found))
 
 
-def _lanes_choice(shape: LayerShape, zeros: Zeros, isa: Isa) -> Choice:
+def _lanes_choices(shape: LayerShape, zeros: Zeros, isa: Isa) -> list[Choice]:
     """Rows as lanes: lines in the widest tiles that go into them without rest, else of four, and as many lines at a
-    time as there are kernels for."""
+    time as there are kernels for; four of four only where those may be the whole map, for they leave out padding but
+    read weights for fewer rows at a time."""
     tile = next((p for p in (7, 4, 3, 2) if shape.line % p == 0), min(4, shape.line))
-    lines = (
-        max(high for high, wide in LANES_TILES if wide == tile and len(isa.lanes_heights(high * wide)) > 1)
-        if shape.line % tile == 0
-        else 1
-    )
+    fits = [high for high, wide in LANES_TILES if wide == tile and len(isa.lanes_heights(high * wide)) > 1]
+    fits = [high for high in fits if high < 4 or shape.line == 4] if shape.line % tile == 0 else [1]
     held = int(shape.m * shape.k * zeros.density)
     section = min(SECTION_VALUES, max(256, held if shape.threads == 1 else held // (4 * shape.threads)))
-    return Choice("lanes", isa.lanes_heights(lines * tile), tile, section, lines, False)
+    most = sorted(fits, reverse=True)[: 2 if shape.line == 4 else 1]
+    return [Choice("lanes", isa.lanes_heights(lines * tile), tile, section, lines, False) for lines in most]
 
 
 def _depthwise_choice(shape: LayerShape, isa: Isa) -> Choice:

@@ -124,7 +124,7 @@ def _layer_attrs(layer: Layer, decision: Decision, constants: dict[str, NDArray[
         spans = encode_spans(layer.encoded, choice.section)
         constants.update({f"{prefix}.{name}": array for name, array in spans.arrays().items()})
     else:
-        encoding = encode(layer.encoded, layer.groups, choice)
+        encoding = encode(layer.encoded, layer.groups, choice, int(np.prod(node.attrs.get("kernel", 1))))
         if packed is not None:
             shape = (len(packed.matrix), packed.columns)
             encoding = replace(encoding, shape=shape, columns=packed.source[encoding.columns])

@@ -42,13 +42,17 @@ class Isa:
 
     def lanes_heights(self, pixels: int) -> tuple[int, ...]:
         """Heights of row groups over so many pixels of a small map, where the lanes are rows: a sum for each pixel and
-        vector, the weights and an input are in registers."""
+        vector, the weights and an input are in registers. Half a vector, where that is 4 rows or more, and single
+        rows."""
         most = 32 if self.tiles is _REGISTERS_32 else 16
-        return (*(u * self.lanes for u in (4, 2, 1) if u * pixels + u + 1 < most), 1)
+        vectors = [u * self.lanes for u in (4, 2, 1) if u * pixels + u + 1 < most]
+        half = (self.lanes // 2,) if vectors and self.lanes >= 8 else ()
+        return (*vectors, *half, 1)
 
 
 # lines and pixels of tiles of small maps, where the lanes are rows; one line of each width
-LANES_TILES: Final = ((1, 1), (1, 2), (1, 3), (1, 4), (1, 7), (2, 2), (2, 4), (3, 3), (2, 7))
+LANES_TILES: Final = ((1, 1), (1, 2), (1, 3), (1, 4), (1, 7), (2, 2), (2, 4), (3, 3), (2, 7), (4, 4))
+LANES_WHOLE: Final = ((2, 2), (3, 3), (4, 4))  # those that leave out what would only meet padding
 
 _REGISTERS_16: Final = ((1, 10), (2, 6), (3, 4), (4, 3), (5, 2), (6, 2), (7, 1), (8, 1))
 _REGISTERS_32: Final = ((1, 12), (2, 12), (3, 8), (4, 6), (5, 5), (6, 4), (7, 3), (8, 3), (12, 2), (16, 1))

@@ -5,7 +5,7 @@ Symbols read prunus_<dtype>_<op>_<tile>, tile being rows x vectors: prunus_f32_g
 
 from importlib.resources import files
 
-from prunus.kernels.isa import LANES_TILES, Isa
+from prunus.kernels.isa import LANES_TILES, LANES_WHOLE, Isa
 from prunus.runtime.records import APART_HEIGHT, c_header
 
 SOURCES = (
@@ -77,9 +77,14 @@ def lanes_table(isa: Isa) -> str:
     lines, found = [f"// Written by prunus.kernels.source: the kernels of small maps of {isa.target}"], []
     for high, wide in LANES_TILES:
         for height in isa.lanes_heights(high * wide):
-            name, u = f"prunus_f32_lanes_{height}_{high}x{wide}", height // isa.lanes
-            sizes = f"{high}, {wide}, {name}"
-            lines.append(f"PRUNUS_LANES({u}, {sizes})" if u else f"PRUNUS_LANES_ROW({sizes})")
+            name, cuts = f"prunus_f32_lanes_{height}_{high}x{wide}", int((high, wide) in LANES_WHOLE)
+            sizes = f"{high}, {wide}, {cuts}, {name}"
+            if height >= isa.lanes:
+                lines.append(f"PRUNUS_LANES({height // isa.lanes}, {sizes})")
+            elif height > 1:
+                lines.append(f"PRUNUS_LANES_HALF({sizes})")
+            else:
+                lines.append(f"PRUNUS_LANES_ROW({high}, {wide}, {name})")
             found.append(f"  [{high}][{wide}][{height}] = {name},")
     most_high, most_wide = (max(tile[axis] for tile in LANES_TILES) for axis in (0, 1))
     sizes = f"[{most_high + 1}][{most_wide + 1}][{4 * isa.lanes + 1}]"

@@ -17,7 +17,7 @@ from prunus.sparsity.schemes import SCHEMES
 
 SPARSITIES = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95)
 PUNCHED = {  # blocks, smallest first: as many channels as the precision packs
-    "fp32": ("punched:4x1", "punched:4x4", "punched:8x4", "punched:16x8"),
+    "fp32": ("punched:4x1", "punched:8x1", "punched:16x1", "punched:8x4", "punched:16x8"),
     "bf16": ("punched:4x2", "punched:8x2", "punched:8x4", "punched:16x8"),
     "int8": ("punched:4x4", "punched:8x4", "punched:16x4", "punched:16x8"),
 }

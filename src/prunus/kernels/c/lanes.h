@@ -1,83 +1,128 @@
 // Record "lanes": row groups over the pixels of a small map. The lanes run over U * VL rows that share their columns, as in
-// gemv.h, and L lines of P pixels are computed side by side: planes of 7x7 or 3x3 pixels would leave many lanes of group.h
-// idle. Groups are those of gemv.h.
+// gemv.h, or over half a vector of them, and L lines of P pixels are computed side by side: planes of 7x7 or
+// 3x3 pixels would leave many lanes of group.h idle. Groups are those of gemv.h, but have runs of columns in place of columns.
 #ifndef PRUNUS_LANES_H
 #define PRUNUS_LANES_H
 #include "layer.h"
 
-enum { LANES_MOST = 14 };  // pixels side by side
+enum { LANES_FLAT = 32 };  // elements of the output that are finished together: pixels, and the padding between lines
 
-// Of VL rows, `n` of them real, what `from` has; zero where it is NULL.
-INLINE vf of_rows(const float *from, const int32_t *rows, int n) {
-  if (!from) return (vf){0};
-  if (n == VL && rows[VL - 1] - rows[0] == VL - 1) return load(from + rows[0]);  // neighbours: rows of a group ascend
-  float lane[VL] = {0};
-  for (int i = 0; i < n; i++) lane[i] = from[rows[i]];
-  return load(lane);
+// The epilogue of `n` rows over `count` <= LANES_FLAT elements from `place` on. sums: by element, of all rows; where `real`
+// is zero, so is what comes out: padding is cleared, to its readers it is zero.
+INLINE void finish_stretch(const prunus_tile *t, const int32_t *rows, int n, vf *sums, const int32_t *real, int64_t place,
+                           int64_t count) {
+  for (int64_t from = 0; from < count; from += VL) {
+    vf *a = sums + from;
+    transpose(a);  // now by row
+    const int64_t some = least(count - from, VL), here = place + from;
+    const vi kept = load_int(real + from);
+    for (int i = 0; i < n; i++) {
+      const int64_t row = rows[i];
+      vf y = a[i];
+      if (t->bias) y += splat(t->bias[row]);
+      if (t->residual) y += load_some(t->residual + row * t->residual_plane + here, some, 0);
+      if (t->activation) y = activate(t->activation, y, t->slope ? t->slope[row] : t->p0, t->p1);
+      store_some(t->out + row * t->plane + here, (vf)((vi)y & kept), some);
+    }
+  }
 }
 
-// The epilogue of n rows over `lines` x `pixels`. Between lines padding is cleared: to its readers it is zero.
+// The epilogue of n rows over `lines` x `pixels`: as a whole where lines are whole, else line by line.
 __attribute__((noinline)) static void finish_lines(const prunus_tile *t, const int32_t *rows, const vf *sums, int lines,
                                                    int pixels, int n) {
-  const vf bias = of_rows(t->bias, rows, n), slope = of_rows(t->slope, rows, n);
+  vf flat[LANES_FLAT];
+  int32_t real[LANES_FLAT];
+  const int64_t closed = lines <= t->gaps ? lines : lines - 1;  // lines whose padding is cleared
+  const int64_t whole = (lines - 1) * t->pitch + pixels + (closed == lines ? t->gap : 0);
+  if (t->gap == t->pitch - pixels && whole <= LANES_FLAT) {
+    for (int i = 0; i < up_to_vectors(whole); i++) flat[i] = (vf){0}, real[i] = 0;
+    for (int line = 0; line < lines; line++)
+      for (int p = 0; p < pixels; p++) flat[line * t->pitch + p] = sums[line * pixels + p], real[line * t->pitch + p] = -1;
+    finish_stretch(t, rows, n, flat, real, 0, whole);
+    return;
+  }
+  for (int i = 0; i < LANES_FLAT; i++) real[i] = -1;
   for (int line = 0; line < lines; line++) {
-    float y[LANES_MOST][VL];
-    for (int p = 0; p < pixels; p++) {
-      vf a = sums[line * pixels + p] + bias;
-      if (t->residual) {
-        const float *residual = t->residual + line * t->pitch + p;
-        float other[VL] = {0};
-        for (int i = 0; i < n; i++) other[i] = residual[rows[i] * t->residual_plane];
-        a += load(other);
+    for (int p = 0; p < pixels; p++) flat[p] = sums[line * pixels + p];
+    for (int p = pixels; p % VL; p++) flat[p] = (vf){0};
+    finish_stretch(t, rows, n, flat, real, line * t->pitch, pixels);
+    if (line < closed)
+      for (int i = 0; i < n; i++) {
+        float *behind = t->out + rows[i] * t->plane + line * t->pitch + pixels;
+        for (int64_t j = 0; j < t->gap; j++) behind[j] = 0.0f;
       }
-      if (t->slope) {
-        a = choose((a < (vf){0}), a * slope, a);
-      } else if (t->activation) {
-        a = activate(t->activation, a, t->p0, t->p1);
-      }
-      store(y[p], a);
-    }
-    for (int i = 0; i < n; i++) {
-      float *out = t->out + rows[i] * t->plane + line * t->pitch;
-      for (int p = 0; p < pixels; p++) out[p] = y[p][i];
-      for (int64_t j = 0; j < t->gap && line < t->gaps; j++) out[pixels + j] = 0.0f;
-    }
   }
 }
 
-// U vectors of rows over L lines of P pixels.
-#define PRUNUS_LANES(U, L, P, NAME)                                                                    \
-  static void NAME(const prunus_tile *t, const int32_t *group, int64_t n_groups) {                     \
-    for (int64_t g = 0; g < n_groups; g++, group += GROUP_HEAD + (U) * VL) {                           \
-      const int32_t n = group[GROUP_COLUMNS], *off = t->offsets + group[GROUP_OFFSETS];                \
-      const float *w = t->weights + group[GROUP_WEIGHTS];                                              \
-      const int64_t pitch = t->scratch_pitch;                                                          \
-      vf sum[U][(L) * (P)];                                                                            \
-      UNROLL for (int u = 0; u < (U); u++) UNROLL for (int p = 0; p < (L) * (P); p++) sum[u][p] = (vf){0}; \
-      for (int32_t k = 0; k < n; k++, w += (U) * VL) {                                                 \
-        const float *x = t->x + off[k];                                                                \
-        vf weights[U];                                                                                 \
-        UNROLL for (int u = 0; u < (U); u++) weights[u] = load(w + u * VL);                            \
-        UNROLL for (int line = 0; line < (L); line++) UNROLL for (int p = 0; p < (P); p++) {           \
-          const vf a = splat(x[line * pitch + p]);                                                     \
-          UNROLL for (int u = 0; u < (U); u++) sum[u][line * (P) + p] += a * weights[u];               \
-        }                                                                                              \
-      }                                                                                                \
-      UNROLL for (int u = 0; u < (U); u++) finish_lines(t, group + GROUP_HEAD + u * VL, sum[u], L, P, VL); \
+// In `offsets` a group has a run of columns for each part of the tile that they are computed for: LANES_CUT, LANES_RUN, then
+// the columns. Cut is what would only meet padding: of the map's first (1) or last (2) line, times 3, and of the first (1) or
+// last (2) pixel of each.
+enum { LANES_CUT, LANES_RUN, LANES_RUN_HEAD };
+
+// A run over lines [TOP, BOTTOM) and pixels [LEFT, RIGHT) of each.
+#define LANES_COLUMNS(T, LOAD, LANES, U, P, TOP, BOTTOM, LEFT, RIGHT)                                  \
+  for (int32_t k = 0; k < n; k++, w += (U) * (LANES)) {                                                \
+    const float *x = t->x + off[k];                                                                    \
+    T weights[U];                                                                                      \
+    UNROLL for (int u = 0; u < (U); u++) weights[u] = LOAD(w + u * (LANES));                           \
+    UNROLL for (int line = TOP; line < (BOTTOM); line++) UNROLL for (int p = LEFT; p < (RIGHT); p++) { \
+      const T a = x[line * pitch + p] - (T){0};                                                        \
+      UNROLL for (int u = 0; u < (U); u++) sum[u][line * (P) + p] += a * weights[u];                   \
     }                                                                                                  \
   }
+// Tiles that may be a whole map have a loop for each cut, others only the one over all pixels.
+#define LANES_RUNS_0(T, LOAD, LANES, U, L, P) LANES_COLUMNS(T, LOAD, LANES, U, P, 0, L, 0, P)
+#define LANES_RUNS_1(T, LOAD, LANES, U, L, P)                                                          \
+  switch (cut) {                                                                                       \
+    case 0: LANES_COLUMNS(T, LOAD, LANES, U, P, 0, L, 0, P) break;                                     \
+    case 1: LANES_COLUMNS(T, LOAD, LANES, U, P, 0, L, 1, P) break;                                     \
+    case 2: LANES_COLUMNS(T, LOAD, LANES, U, P, 0, L, 0, (P) - 1) break;                               \
+    case 3: LANES_COLUMNS(T, LOAD, LANES, U, P, 1, L, 0, P) break;                                     \
+    case 4: LANES_COLUMNS(T, LOAD, LANES, U, P, 1, L, 1, P) break;                                     \
+    case 5: LANES_COLUMNS(T, LOAD, LANES, U, P, 1, L, 0, (P) - 1) break;                               \
+    case 6: LANES_COLUMNS(T, LOAD, LANES, U, P, 0, (L) - 1, 0, P) break;                               \
+    case 7: LANES_COLUMNS(T, LOAD, LANES, U, P, 0, (L) - 1, 1, P) break;                               \
+    default: LANES_COLUMNS(T, LOAD, LANES, U, P, 0, (L) - 1, 0, (P) - 1)                               \
+  }
 
-// Single rows.
+// U vectors of type T, of LANES rows each, over L lines of P pixels.
+#define PRUNUS_LANES_OF(T, LOAD, LANES, U, L, P, CUTS, NAME)                                           \
+  static void NAME(const prunus_tile *t, const int32_t *group, int64_t n_groups) {                     \
+    for (int64_t g = 0; g < n_groups; g++, group += GROUP_HEAD + (U) * (LANES)) {                      \
+      const int32_t *off = t->offsets + group[GROUP_OFFSETS];                                          \
+      const float *w = t->weights + group[GROUP_WEIGHTS];                                              \
+      const int64_t pitch = t->scratch_pitch;                                                          \
+      T sum[U][(L) * (P)];                                                                             \
+      UNROLL for (int u = 0; u < (U); u++) UNROLL for (int p = 0; p < (L) * (P); p++) sum[u][p] = (T){0}; \
+      for (int32_t run = 0, n; run < group[GROUP_COLUMNS]; run++, off += n) {                          \
+        const int32_t cut = off[LANES_CUT];                                                            \
+        n = off[LANES_RUN], off += LANES_RUN_HEAD, (void)cut;                                          \
+        LANES_RUNS_##CUTS(T, LOAD, LANES, U, L, P)                                                     \
+      }                                                                                                \
+      UNROLL for (int u = 0; u < (U); u++) {                                                           \
+        vf all[(L) * (P)];                                                                             \
+        UNROLL for (int p = 0; p < (L) * (P); p++) all[p] = (vf){0}, memcpy(&all[p], &sum[u][p], sizeof(T)); \
+        finish_lines(t, group + GROUP_HEAD + u * (LANES), all, L, P, LANES);                           \
+      }                                                                                                \
+    }                                                                                                  \
+  }
+#define PRUNUS_LANES(U, L, P, CUTS, NAME) PRUNUS_LANES_OF(vf, load, VL, U, L, P, CUTS, NAME)
+#define PRUNUS_LANES_HALF(L, P, CUTS, NAME) PRUNUS_LANES_OF(vh, load_half, VL / 2, 1, L, P, CUTS, NAME)
+
+// Single rows, over all pixels: what is cut is padding, and so zero.
 #define PRUNUS_LANES_ROW(L, P, NAME)                                                                   \
   static void NAME(const prunus_tile *t, const int32_t *group, int64_t n_groups) {                     \
     for (int64_t g = 0; g < n_groups; g++, group += GROUP_HEAD + 1) {                                  \
-      const int32_t n = group[GROUP_COLUMNS], *off = t->offsets + group[GROUP_OFFSETS];                \
+      const int32_t *off = t->offsets + group[GROUP_OFFSETS];                                          \
       const float *w = t->weights + group[GROUP_WEIGHTS];                                              \
       float sum[(L) * (P)] = {0};                                                                      \
-      for (int32_t k = 0; k < n; k++) {                                                                \
-        const float *x = t->x + off[k];                                                                \
-        UNROLL for (int line = 0; line < (L); line++) UNROLL for (int p = 0; p < (P); p++)             \
-          sum[line * (P) + p] += w[k] * x[line * t->scratch_pitch + p];                                \
+      for (int32_t run = 0, n; run < group[GROUP_COLUMNS]; run++, off += n, w += n) {                  \
+        n = off[LANES_RUN], off += LANES_RUN_HEAD;                                                     \
+        for (int32_t k = 0; k < n; k++) {                                                              \
+          const float *x = t->x + off[k];                                                              \
+          UNROLL for (int line = 0; line < (L); line++) UNROLL for (int p = 0; p < (P); p++)           \
+            sum[line * (P) + p] += w[k] * x[line * t->scratch_pitch + p];                              \
+        }                                                                                              \
       }                                                                                                \
       vf all[(L) * (P)];                                                                               \
       UNROLL for (int p = 0; p < (L) * (P); p++) all[p] = splat(sum[p]);                               \

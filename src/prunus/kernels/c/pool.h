@@ -143,16 +143,6 @@ static void pool_task(void *context, int64_t task, int thread) {
   }
 }
 
-// `n` < VL elements, and zeros; `whole`: a vector is there to read.
-INLINE vf load_some(const float *p, int64_t n, int whole) {
-  float lane[VL] = {0};
-  if (!whole) {
-    for (int64_t i = 0; i < n; i++) lane[i] = p[i];
-    return load(lane);
-  }
-  return (vf)((vi)load(p) & first_lanes(n));
-}
-
 enum { POOLED_AT_ONCE = 16 };  // planes of a task
 
 // Of a plane of h x w; `behind`: elements from `x` on that are there to read.

@@ -51,9 +51,13 @@ static const int32_t ones_and_zeros[2 * VL] = {[0 ... VL - 1] = -1};
 INLINE vi first_lanes(int64_t n) { return load_int(ones_and_zeros + VL - n); }
 INLINE vf choose(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
 
-// The first `n` <= VL lanes; what is behind them stays.
+// The first `n` <= VL lanes. What is behind them stays; comes as zero. `whole`: a vector is there to read.
 #if defined(__AVX512F__) && VB == 64
 #include <immintrin.h>
+INLINE vf load_some(const float *p, int64_t n, int whole) {
+  (void)whole;
+  return (vf)_mm512_maskz_loadu_ps((__mmask16)((UINT32_C(1) << n) - 1), p);
+}
 INLINE void store_some(float *p, vf a, int64_t n) {
   _mm512_mask_storeu_ps(p, (__mmask16)((UINT32_C(1) << n) - 1), (__m512)a);
 }
@@ -70,6 +74,12 @@ INLINE void store_some(float *p, vf a, int64_t n) {
     if (n & part) memcpy(p + i, lane + i, sizeof(float) * (size_t)part), i += part;
   }
 }
+INLINE vf load_some(const float *p, int64_t n, int whole) {
+  if (whole || n == VL) return (vf)((vi)load(p) & first_lanes(n));
+  float lane[VL] = {0};
+  for (int64_t i = 0; i < n; i++) lane[i] = p[i];
+  return load(lane);
+}
 #endif
 
 // Of two vectors side by side.
@@ -83,6 +93,30 @@ INLINE void store_some(float *p, vf a, int64_t n) {
 #define EVEN_LANES 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
 #define ODD_LANES 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
 #endif
+
+#if VL == 4
+#define LOW_LANES 0, 4, 1, 5
+#define HIGH_LANES 2, 6, 3, 7
+#elif VL == 8
+#define LOW_LANES 0, 8, 1, 9, 2, 10, 3, 11
+#define HIGH_LANES 4, 12, 5, 13, 6, 14, 7, 15
+#else
+#define LOW_LANES 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define HIGH_LANES 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#endif
+
+// VL vectors: lane j of the i-th becomes lane i of the j-th. Each round moves the highest bit of the vector's number behind
+// the lane's, and the lane's highest behind the vector's.
+INLINE void transpose(vf *a) {
+  vf b[VL];
+  UNROLL for (int round = 1; round < VL; round *= 2) {
+    UNROLL for (int i = 0; i < VL / 2; i++) {
+      b[2 * i] = SHUFFLE(a[i], a[i + VL / 2], LOW_LANES);
+      b[2 * i + 1] = SHUFFLE(a[i], a[i + VL / 2], HIGH_LANES);
+    }
+    UNROLL for (int i = 0; i < VL; i++) a[i] = b[i];
+  }
+}
 
 // Elements 0, 2, 4, ... of the 2 * VL - 1 from p on: nothing is read behind the last one wanted.
 INLINE vf every_other(const float *p) {

@@ -52,7 +52,7 @@ class Draft:
     tables: list[tuple[int, int, Fill]] = field(default_factory=list)  # place, size, what writes it
     table_size: int = 0
     known: dict[bytes, int] = field(default_factory=dict)  # tables by what they hold
-    layers: dict[tuple[str, bytes], tuple[Any, dict[str, Any]]] = field(
+    layers: dict[tuple[str, bytes, bytes], tuple[Any, dict[str, Any]]] = field(
         default_factory=dict
     )  # tables of layers, by name and offsets of columns
     temporaries: dict[str, tuple[int, int]] = field(default_factory=dict)  # name -> size, step

@@ -5,7 +5,7 @@ margins wide enough. Otherwise the input is first split into phase planes, one p
 convolution goes over those with stride 1.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -166,20 +166,40 @@ def _split_phases(
 
 
 def row_groups(
-    draft: Draft, op: Op, windows: NDArray[np.int64], *, narrow: bool = False
+    draft: Draft, op: Op, windows: NDArray[np.int64], *, narrow: bool = False, cuts: NDArray[np.int64] | None = None
 ) -> tuple[Encoding, dict[str, Any]]:
-    """The tables of the row groups: what every layer's record points to. Bands of a chain share them."""
-    key = (op.name, windows.tobytes())
+    """The tables of the row groups: what every layer's record points to. Bands of a chain share them. `cuts`: columns
+    are in runs, see `column_runs`."""
+    key = (op.name, windows.tobytes(), b"" if cuts is None else cuts.tobytes())
     if key not in draft.layers:
-        draft.layers[key] = _new_groups(draft, op, windows, narrow=narrow)
+        draft.layers[key] = _new_groups(draft, op, windows, narrow, cuts)
     return draft.layers[key]
 
 
-def _new_groups(draft: Draft, op: Op, windows: NDArray[np.int64], *, narrow: bool) -> tuple[Encoding, dict[str, Any]]:
-    program, n_columns = draft.program, draft.program.n_columns(op)
-    encoding, places = program.groups(op), windows.astype(np.int32)
-    size, starts = group_places(encoding)
-    calls, parts, sections = call_table(encoding, starts)
+def _new_groups(
+    draft: Draft, op: Op, windows: NDArray[np.int64], narrow: bool, cuts: NDArray[np.int64] | None
+) -> tuple[Encoding, dict[str, Any]]:
+    encoding = draft.program.groups(op)
+    calls, parts, sections = call_table(encoding, group_places(encoding)[1])
+    tables = _column_tables(draft, op, windows, narrow) if cuts is None else _run_tables(draft, op, windows, cuts)
+    fields = {
+        "weights": draft.constant(f"{op.attrs['encoding']}.values"),
+        **tables,
+        "calls": draft.table(calls),
+        "parts": draft.table(parts),
+        "sections": draft.table(sections),
+        "n_sections": len(sections) - 1,
+        "bias": draft.constant(op.attrs.get("bias")),
+        **activation_fields(draft, op),
+        **packed_fields(draft, op),
+    }
+    return encoding, fields
+
+
+def _column_tables(draft: Draft, op: Op, windows: NDArray[np.int64], narrow: bool) -> dict[str, Address]:
+    """Groups, and the windows of their columns, which are looked up once the plan's memory is there."""
+    program, n_columns, places = draft.program, draft.program.n_columns(op), windows.astype(np.int32)
+    encoding = program.groups(op)
 
     def offsets(out: NDArray[np.int32]) -> None:
         program.write_columns(op, out)
@@ -192,21 +212,23 @@ def _new_groups(draft: Draft, op: Op, windows: NDArray[np.int64], *, narrow: boo
         offsets(wide)
         out.view(np.uint16)[:n_columns] = wide
 
-    fields = {
-        "weights": draft.constant(f"{op.attrs['encoding']}.values"),
+    return {
         "offsets": draft.late_table(-(-n_columns // 2), narrow_offsets)
         if narrow
         else draft.late_table(n_columns, offsets),
-        "groups": draft.late_table(size, lambda out: np.copyto(out, group_table(program.groups(op))[0])),
-        "calls": draft.table(calls),
-        "parts": draft.table(parts),
-        "sections": draft.table(sections),
-        "n_sections": len(sections) - 1,
-        "bias": draft.constant(op.attrs.get("bias")),
-        **activation_fields(draft, op),
-        **packed_fields(draft, op),
+        "groups": draft.late_table(
+            group_places(encoding)[0], lambda out: np.copyto(out, group_table(program.groups(op))[0])
+        ),
     }
-    return encoding, fields
+
+
+def _run_tables(draft: Draft, op: Op, windows: NDArray[np.int64], cuts: NDArray[np.int64]) -> dict[str, Address]:
+    """Groups with their columns in runs: of small layers."""
+    columns = np.empty(draft.program.n_columns(op), np.int32)
+    draft.program.write_columns(op, columns)
+    encoding = replace(draft.program.groups(op), columns=columns)
+    runs = column_runs(encoding, windows, cuts)
+    return {"offsets": draft.table(runs.offsets), "groups": draft.table(group_table(encoding, runs)[0])}
 
 
 def group_places(encoding: Encoding) -> tuple[int, NDArray[np.int64]]:
@@ -215,13 +237,40 @@ def group_places(encoding: Encoding) -> tuple[int, NDArray[np.int64]]:
     return int(ends[-1]) if len(ends) else 0, ends - (encoding.heights + _HEAD)
 
 
-def group_table(encoding: Encoding) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """The groups as kernels read them (columns, flags, first offset, first weight, rows), and where each starts."""
+@dataclass(frozen=True)
+class Runs:
+    """Columns in runs as kernels/c/lanes.h reads them; of each group, how many runs and where the first one starts."""
+
+    offsets: NDArray[np.int32]
+    counts: NDArray[np.int64]
+    starts: NDArray[np.int64]
+
+
+def column_runs(encoding: Encoding, windows: NDArray[np.int64], cuts: NDArray[np.int64]) -> Runs:
+    """Neighbouring columns of a group of the same cut as a run each: cut, number of columns, their windows. cuts:
+    int64[columns of the matrix]. No group is APART."""
+    own, sizes = column_starts(encoding).tolist(), encoding.counts.tolist()
+    known, found, at = dict[int, tuple[int, int]](), [np.empty(0, np.int64)], 0  # by start: runs, and where they are
+    for first, size in zip(own, sizes, strict=True):
+        if size and first not in known:
+            columns = encoding.columns[first : first + size]
+            runs = np.split(columns, np.flatnonzero(np.diff(cuts[columns])) + 1)
+            known[first] = len(runs), at
+            for run in runs:
+                found.append(np.concatenate([[cuts[run[0]], len(run)], windows[run]]))
+                at += len(found[-1])
+    places = [known[first] if size else (0, 0) for first, size in zip(own, sizes, strict=True)]
+    many, begin = np.array(places, np.int64).reshape(-1, 2).T
+    return Runs(np.concatenate(found).astype(np.int32), many, begin)
+
+
+def group_table(encoding: Encoding, runs: Runs | None = None) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """The groups as kernels read them (columns or runs of them, flags, first offset, first weight, rows), and where
+    each starts."""
     size, starts = group_places(encoding)
     heights, table = encoding.heights, np.zeros(size, np.int32)
-    for i, column in enumerate(
-        (encoding.counts, encoding.flags & ~(SHARED | APART), column_starts(encoding), value_starts(encoding))
-    ):
+    counts, first = (encoding.counts, column_starts(encoding)) if runs is None else (runs.counts, runs.starts)
+    for i, column in enumerate((counts, encoding.flags & ~(SHARED | APART), first, value_starts(encoding))):
         table[starts + i] = column
     row_starts = np.cumsum(heights) - heights
     within = np.arange(len(encoding.rows)) - np.repeat(row_starts, heights)
@@ -272,7 +321,7 @@ def _pixels(draft: Draft, op: Op, source: Planes, windows: NDArray[np.int64]) ->
 def _lanes(draft: Draft, op: Op, source: Planes, windows: NDArray[np.int64]) -> None:
     """Row groups over the lines of a small map."""
     out = draft.layout(op.outputs[0])
-    _, fields = row_groups(draft, op, windows)
+    _, fields = row_groups(draft, op, windows, cuts=_cuts(draft, op))
     clear_margins(draft, op)
     draft.emit(
         "lanes", images=out.shape[0], x=source.base, x_batch=source.batch, x_pitch=source.pitch,
@@ -280,6 +329,21 @@ def _lanes(draft: Draft, op: Op, source: Planes, windows: NDArray[np.int64]) -> 
         width=out.shape[3], tile_lines=op.attrs["choice"]["tiles_per_task"], tile=op.attrs["choice"]["tile"],
         **residual_fields(draft, op), **fields,
     )  # fmt: skip
+
+
+def _cuts(draft: Draft, op: Op) -> NDArray[np.int64]:
+    """int64[columns]: which edge of the output would only meet padding there, as kernels/c/lanes.h wants it told; of
+    maps that are more than a tile, none."""
+    x, out, choice = draft.layout(op.inputs[0]), draft.layout(op.outputs[0]), op.attrs["choice"]
+    edges = [np.zeros(n, np.int64) for n in op.attrs["kernel"]]
+    if (choice["tiles_per_task"], choice["tile"]) == out.shape[2:]:
+        for axis, edge in enumerate(edges):
+            stride, dilation, before = (op.attrs[key][axis] for key in ("strides", "dilations", "pads"))
+            first = np.arange(len(edge)) * dilation - before
+            last = first + (out.shape[2 + axis] - 1) * stride
+            edge[last >= x.shape[2 + axis]] = 2
+            edge[first < 0] = 1  # where both are padding, the last is computed
+    return np.tile((3 * edges[0][:, None] + edges[1]).ravel(), x.shape[1])
 
 
 def _ahead(draft: Draft, op: Op, source: Planes, windows: NDArray[np.int64], n_columns: int) -> dict[str, int]:
