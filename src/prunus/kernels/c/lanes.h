@@ -109,24 +109,45 @@ enum { LANES_CUT, LANES_RUN, LANES_RUN_HEAD };
 #define PRUNUS_LANES(U, L, P, CUTS, NAME) PRUNUS_LANES_OF(vf, load, VL, U, L, P, CUTS, NAME)
 #define PRUNUS_LANES_HALF(L, P, CUTS, NAME) PRUNUS_LANES_OF(vh, load_half, VL / 2, 1, L, P, CUTS, NAME)
 
-// Single rows, over all pixels: what is cut is padding, and so zero.
+// `count` sums of a single row from `x` on: here pixels are lanes. What is cut is padding, and so zero.
+__attribute__((noinline)) static void row_stretch(const float *x, const int32_t *off, const float *w, int32_t runs,
+                                                  int64_t count, float *sums) {
+  enum { AT_ONCE = 4 };
+  for (int64_t from = 0; from < count; from += VL) {
+    const int64_t at = count < VL ? 0 : least(from, count - VL), some = least(count, VL);  // reads nothing behind `count`
+    const int32_t *place = off;
+    const float *weight = w, *start = x + at;
+    vf sum[AT_ONCE] = {{0}};
+    for (int32_t run = 0, n; run < runs; run++, place += n, weight += n) {
+      n = place[LANES_RUN], place += LANES_RUN_HEAD;
+      int32_t k = 0;
+      for (; k + AT_ONCE <= n; k += AT_ONCE)
+        UNROLL for (int i = 0; i < AT_ONCE; i++) sum[i] += splat(weight[k + i]) * load_some(start + place[k + i], some, 0);
+      for (; k < n; k++) sum[0] += splat(weight[k]) * load_some(start + place[k], some, 0);
+    }
+    store_some(sums + at, (sum[0] + sum[1]) + (sum[2] + sum[3]), some);
+  }
+}
+
+// Single rows; of all lines at once where those lie near each other.
 #define PRUNUS_LANES_ROW(L, P, NAME)                                                                   \
   static void NAME(const prunus_tile *t, const int32_t *group, int64_t n_groups) {                     \
+    const int64_t all = ((L) - 1) * t->scratch_pitch + (P);                                            \
+    const int64_t pitch = all <= LANES_FLAT ? t->scratch_pitch : (P);                                  \
     for (int64_t g = 0; g < n_groups; g++, group += GROUP_HEAD + 1) {                                  \
       const int32_t *off = t->offsets + group[GROUP_OFFSETS];                                          \
       const float *w = t->weights + group[GROUP_WEIGHTS];                                              \
-      float sum[(L) * (P)] = {0};                                                                      \
-      for (int32_t run = 0, n; run < group[GROUP_COLUMNS]; run++, off += n, w += n) {                  \
-        n = off[LANES_RUN], off += LANES_RUN_HEAD;                                                     \
-        for (int32_t k = 0; k < n; k++) {                                                              \
-          const float *x = t->x + off[k];                                                              \
-          UNROLL for (int line = 0; line < (L); line++) UNROLL for (int p = 0; p < (P); p++)           \
-            sum[line * (P) + p] += w[k] * x[line * t->scratch_pitch + p];                              \
-        }                                                                                              \
+      float flat[LANES_FLAT];                                                                          \
+      if (all <= LANES_FLAT) {                                                                         \
+        row_stretch(t->x, off, w, group[GROUP_COLUMNS], all, flat);                                    \
+      } else {                                                                                         \
+        for (int line = 0; line < (L); line++)                                                         \
+          row_stretch(t->x + line * t->scratch_pitch, off, w, group[GROUP_COLUMNS], P, flat + line * (P)); \
       }                                                                                                \
-      vf all[(L) * (P)];                                                                               \
-      UNROLL for (int p = 0; p < (L) * (P); p++) all[p] = splat(sum[p]);                               \
-      finish_lines(t, group + GROUP_HEAD, all, L, P, 1);                                               \
+      vf sums[(L) * (P)];                                                                              \
+      UNROLL for (int line = 0; line < (L); line++) UNROLL for (int p = 0; p < (P); p++)               \
+        sums[line * (P) + p] = splat(flat[line * pitch + p]);                                          \
+      finish_lines(t, group + GROUP_HEAD, sums, L, P, 1);                                              \
     }                                                                                                  \
   }
 #include "lanes_table.h"  // prunus_lanes_kernels[lines][pixels][height], prunus_lanes_less[pixels]: written with the library
