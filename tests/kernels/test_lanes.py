@@ -9,7 +9,7 @@ import pytest
 from prunus.kernels.isa import LANES_TILES, LANES_WHOLE
 from prunus.runtime.lower.layer import call_table, column_runs, group_places, group_table
 from prunus.runtime.records import ACTIVATIONS, ARENA, CONSTANTS, NOWHERE, PORTS, TABLES, address, record
-from prunus.sparsity.encoding import Encoding, encode_rows
+from prunus.sparsity.encoding import FILLED, Encoding, decode, encode_rows
 from tests.kernels.runners import Runner
 
 CHANNELS, MARGIN = 3, 2  # a column per channel and one of two neighbours: k = 6
@@ -22,10 +22,10 @@ def columns_of(plane: int) -> np.ndarray:
 def computed(
     runner: Runner, encoding: Encoding, x: np.ndarray, tile: tuple[int, int], *, gap: int = 1, threads: int = 1,
     bias: np.ndarray | None = None, residual: np.ndarray | None = None, relu: bool = False,
-    cuts: np.ndarray | None = None,
+    cuts: np.ndarray | None = None, in_place: bool = False,
 ) -> np.ndarray:  # fmt: skip
-    """[images, rows, lines, width] of x [images, CHANNELS, lines, width + 1]. Planes end with the last pixel: behind it
-    is the next one's first, or, behind the last plane, what must not change."""
+    """[images, rows, lines, width] of x [images, CHANNELS, lines, width + 1]; `in_place`: added to ones. Planes end
+    with the last pixel: behind it is the next one's first, or, behind the last plane, what must not change."""
     images, _, lines, _ = x.shape
     width, m, pitch = x.shape[3] - 1, encoding.shape[0], x.shape[3] + 2
     arena = np.full((images, CHANNELS, lines + MARGIN, pitch), np.nan, np.float32)
@@ -47,10 +47,13 @@ def computed(
         ports.append(np.full(out.size, np.nan, np.float32))
         lying = planes(ports[1], (images, m, lines, width), out_pitch)
         lying[...] = residual
+    if in_place:
+        planes(out, (images, m, lines, width), out_pitch)[...] = 1
+    lies = address(PORTS + 1, 0) if residual is not None else address(PORTS, 0) if in_place else NOWHERE
     plan = record(
         "lanes", images=images, x=address(ARENA, 0), x_batch=CHANNELS * plane, x_pitch=pitch, out=address(PORTS, 0),
         out_batch=m * out_plane, out_pitch=out_pitch, plane=out_plane,
-        residual=NOWHERE if residual is None else address(PORTS + 1, 0), residual_batch=m * out_plane,
+        residual=lies, residual_batch=m * out_plane,
         residual_plane=out_plane, weights=address(CONSTANTS, 0), offsets=starts[0], groups=starts[1], calls=starts[2],
         parts=starts[3], sections=starts[4], n_sections=len(encoding.sections) - 1,
         bias=NOWHERE if bias is None else address(CONSTANTS, encoding.values.size), slope=NOWHERE,
@@ -127,6 +130,19 @@ def test_what_would_only_meet_padding_is_left_out(runner: Runner, tile: tuple[in
             x[0, channel, :, [[], [0], [width - 1]][code % 3]] = np.nan
         got = computed(runner, encode_rows(matrix, (height,), 1), x, tile, cuts=cuts)
         np.testing.assert_array_equal(got, expected(matrix, np.nan_to_num(x)), err_msg=f"height {height}, cut {cut}")
+
+
+def test_left_over_rows_fill_groups(runner: Runner) -> None:
+    """A row that comes again is written once: its residual may lie where it is written."""
+    rng = np.random.default_rng(3)
+    lanes, heights = runner.isa.lanes, runner.isa.lanes_heights(9)
+    for left in range(1, lanes):
+        matrix = rng.integers(1, 4, (lanes + left, 2 * CHANNELS)).astype(np.float32)
+        encoding = encode_rows(matrix, heights, 10**9, fill=lanes)
+        assert (encoding.heights > 1).all() or left < FILLED
+        np.testing.assert_array_equal(decode(encoding), matrix)
+        x = rng.integers(-3, 4, (1, CHANNELS, 3, 4)).astype(np.float32)
+        np.testing.assert_array_equal(computed(runner, encoding, x, (3, 3), in_place=True), 1 + expected(matrix, x))
 
 
 def test_runs_of_columns() -> None:

@@ -68,7 +68,9 @@ def encode(matrix: Values, groups: int, choice: Choice, taps: int = 1) -> Encodi
     m, k = matrix.shape
     if choice.encoding == "lanes":
         order = np.arange(k).reshape(-1, taps).T.ravel()
-        made = _encode(matrix[:, order], choice)
+        fill = min((h for h in choice.heights if h > 1), default=1)
+        fill = 2 * fill if 2 * fill in choice.heights else fill  # a vector, where half of one is the least
+        made = encode_rows(matrix[:, order], choice.heights, choice.section, union=choice.union, fill=fill)
         return replace(made, columns=order[made.columns])
     if groups == 1:
         return _encode(matrix, choice)

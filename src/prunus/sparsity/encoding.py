@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 LOAD, FINAL, SHARED = 1, 2, 4  # SHARED: the columns are those of the group before
 APART = 1 << 24  # each row has as many columns, of its own
+FILLED = 3  # fewer rows are computed one by one
 MIXED, LOADS, ENDS, MOST_MIXED = 8, 8, 16, 8  # MIXED: bit LOADS + r for LOAD of row r, ENDS + r for FINAL; up to 8 rows
 Ints = NDArray[np.int64]
 Indices = NDArray[np.int64] | NDArray[np.int32]
@@ -81,7 +82,9 @@ def decode(encoding: Encoding) -> Values:
                 columns = encoding.columns[starts[group] : starts[group] + n * height].reshape(height, n)
                 np.add.at(matrix, (rows[:, None], columns), piece.T)
             else:
-                matrix[np.ix_(rows, encoding.columns[starts[group] : starts[group] + n])] += piece.T
+                once = np.append(True, rows[1:] != rows[:-1])
+                columns = encoding.columns[starts[group] : starts[group] + n]
+                matrix[np.ix_(rows[once], columns)] += piece.T[once]
     return matrix
 
 
@@ -98,8 +101,9 @@ def read_order(encoding: Encoding, columns: NDArray[np.int32]) -> None:
 
 
 def encode_rows(
-    matrix: Values, heights: Sequence[int], section_values: int, *, chunk: int = 0, union: int = 1, apart: int = 1
-) -> Encoding:
+    matrix: Values, heights: Sequence[int], section_values: int, *, chunk: int = 0, union: int = 1, apart: int = 1,
+    fill: int = 0,
+) -> Encoding:  # fmt: skip
     """Encode by rows that keep the same columns: each such class is cut into groups of the largest heights that fit.
 
     Rows are reordered so that groups fill. `heights` must contain 1, or a divisor of all classes. A section closes at
@@ -107,7 +111,8 @@ def encode_rows(
     after the other, so that a chunk of the input stays in cache, and `section_values` counts one chunk. With `union` >
     1 that many neighbouring rows keep what any of them keeps, which pads with zeros and makes wide groups out of masks
     that share little. With `apart` > 1 that many single rows of about as many columns are computed side by side, each
-    with columns of its own.
+    with columns of its own. Rows that are left of a class, from FILLED to less than `fill`, become a group of
+    the least height that holds them: its last row comes again, of zeros.
     """
     matrix = np.ascontiguousarray(matrix)
     m, k = matrix.shape
@@ -121,16 +126,12 @@ def encode_rows(
     held = 0
     for rows in _classes(mask):
         columns = np.flatnonzero(mask[rows[0]])
-        start = 0
-        for height in tall:
-            while len(rows) - start >= height:
-                units.append((rows[start : start + height], columns))
-                start += height
-                held += height * (-(-len(columns) * chunk // k) if 0 < chunk < k else len(columns))
-                if held >= section_values:
-                    builder.section(units, chunk, k)
-                    units, held = [], 0
-        assert start == len(rows), f"{len(rows)} rows are no sum of heights {heights}"
+        for piece in _filled(rows, tall, fill):
+            units.append((piece, columns))
+            held += len(piece) * (-(-len(columns) * chunk // k) if 0 < chunk < k else len(columns))
+            if held >= section_values:
+                builder.section(units, chunk, k)
+                units, held = [], 0
     if units:
         builder.section(units, chunk, k)
     return builder.finish()
@@ -210,6 +211,15 @@ def _cut(rows: Ints, heights: Sequence[int]) -> list[Ints]:
     return pieces
 
 
+def _filled(rows: Ints, tall: Sequence[int], fill: int) -> list[Ints]:
+    """Rows in pieces of these heights, the tallest first; see `encode_rows` for `fill`."""
+    left = len(rows) % fill if fill else 0
+    last = [rows[len(rows) - left :]] if left >= FILLED else []
+    pieces = _cut(rows[: len(rows) - left] if last else rows, tall)
+    assert sum(map(len, (*pieces, *last))) == len(rows), f"{len(rows)} rows are no sum of heights {tall}"
+    return [*pieces, *(np.pad(some, (0, min(h for h in tall if h >= left) - left), "edge") for some in last)]
+
+
 def _tallest_first(unit: tuple[Ints, Ints]) -> int:
     return -len(unit[0])
 
@@ -267,6 +277,8 @@ class _Builder:
                 self.columns.append(columns)
             if len(columns):
                 values = self.matrix[rows[:, None], columns].reshape(n, height, len(columns))
+                own = rows.reshape(n, height)
+                values[:, 1:][own[:, 1:] == own[:, :-1]] = 0
                 self.values.append(values.swapaxes(1, 2).ravel())
             last = columns
 

@@ -16,7 +16,7 @@ INLINE void finish_stretch(const prunus_tile *t, const int32_t *rows, int n, vf 
     transpose(a);  // now by row
     const int64_t some = least(count - from, VL), here = place + from;
     const vi kept = load_int(real + from);
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < n && (i == 0 || rows[i] != rows[i - 1]); i++) {  // a row that comes again fills up the group
       const int64_t row = rows[i];
       vf y = a[i];
       if (t->bias) y += splat(t->bias[row]);
