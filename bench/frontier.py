@@ -27,8 +27,10 @@ from prunus.training.export import export_onnx
 RESULTS = store.RESULTS / "frontier.jsonl"
 PLOT = store.ROOT / "docs" / "frontier.svg"
 NETWORK = "vgg"
-COLOURS = {"bcr:8x64": "#0072b2", "punched:8x4": "#009e73", "block-column:8x64": "#e69f00", "unstructured": "#cc79a7",
-           "pattern:4": "#56b4e9", "filter": "#d55e00"}  # fmt: skip
+COLOURS = {
+    "bcr:8x64": "#0072b2", "punched:8x4": "#009e73", "punched:16x1": "#f0e442", "block-column:8x64": "#e69f00",
+    "unstructured": "#cc79a7", "pattern:4": "#56b4e9", "filter": "#d55e00",
+}  # fmt: skip
 ACCURACY = "Fashion-MNIST test accuracy, %"
 SIGNS = {"gradual": "o", "one-shot": "v", "admm": "s", "reweighted": "D"}
 

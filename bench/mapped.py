@@ -37,8 +37,9 @@ RESULTS = store.RESULTS / "mapped.jsonl"
 PLOT = store.ROOT / "docs" / "mapped.svg"
 SEEDS = training.SEEDS
 SINGLE: dict[str, tuple[float, ...]] = {
-    "bcr:8x64": (0.8, 0.9, 0.95), "punched:8x4": (0.8, 0.9, 0.95), "punched:16x1": (0.9,), "pattern:4": (0.6, 0.8, 0.9, 0.95),
-    "block-column:8x64": (0.8, 0.9, 0.95), "unstructured": (0.8, 0.9, 0.95), "filter": (0.5, 0.7),
+    "bcr:8x64": (0.8, 0.9, 0.95), "punched:8x4": (0.8, 0.9, 0.95), "punched:16x1": (0.9,),
+    "pattern:4": (0.6, 0.8, 0.9, 0.95), "block-column:8x64": (0.8, 0.9, 0.95), "unstructured": (0.8, 0.9, 0.95),
+    "filter": (0.5, 0.7),
 }  # fmt: skip
 PATTERN = "pattern:4"  # PatDNN's way
 WAYS = ("rules", "exact", "search")

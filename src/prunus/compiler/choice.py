@@ -180,6 +180,7 @@ def examine(matrix: Values) -> Zeros:
     return Zeros(density, sharing, None)
 
 
+SURE_LINE = 4  # pixels of a line, up to which whole vectors of rows are better lanes
 FEW_VECTORS = 2  # of pixels, where half a vector of rows may be better
 SHARED_WELL = 4  # rows with the same columns, on average, from which on blocks aren't worth trying
 CHANNELS = Choice("channels", (1,), 1, 1, 1, False)
@@ -207,7 +208,9 @@ def candidates(shape: LayerShape, zeros: Zeros, isa: Isa) -> list[Choice]:
     if shape.tile_vectors and zeros.density > MANY:
         found += _winograd_choices(shape, isa)
     if shape.line and zeros.density > 0 and zeros.sharing >= _least_lanes(shape, isa):
-        found += _lanes_choices(shape, zeros, isa)
+        lanes = _lanes_choices(shape, zeros, isa)
+        likely = shape.line <= SURE_LINE and zeros.sharing >= isa.lanes
+        found = [*lanes, *found] if likely else [*found, *lanes]
     return list(dict.fromkeys(found))
 
 

@@ -89,7 +89,7 @@ def layer_s(layer: Layer, graph: Graph, tuner: Tuner) -> float:
         cycles = float(((counts * per_column + stores) / tile).sum()) * shape.vectors
         values = float((heights * counts).sum())
     else:
-        pixels = max(shape.vectors, 1)
+        pixels = shape.line**2 / isa.lanes if choice.encoding == "lanes" else max(shape.vectors, 1)
         cycles, values = kept * pixels / core.products, kept
         cycles /= 1 if shape.vectors else isa.lanes  # lanes are rows
     flowing = sum(4 * float(np.prod(graph.values[name].shape)) for name in (*layer.node.inputs, *layer.node.outputs))
