@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -14,6 +15,7 @@ from prunus.compiler.choice import Choice, LayerShape, Zeros, candidates
 from prunus.compiler.schedule import refusal
 from prunus.errors import ScheduleError
 from prunus.kernels.isa import ISAS, LANES_TILES, Isa, isa_of
+from prunus.runtime.lower.layer import cuts_of
 from prunus.runtime.session import Session
 from tests.compiler.test_winograd import compiled, single
 from tests.runtime.networks import NETWORKS, Net, assert_agrees, feeds_for, onnxruntime_run
@@ -167,3 +169,26 @@ def test_taps_that_meet_padding(size: int, attrs: dict[str, Any]) -> None:
     session, feeds = compiled(model), feeds_for(model, 2, seed=1)
     assert all("as lanes" in row.kernel for row in session.explain() if row.op == "conv")
     assert_agrees(session.run(None, feeds), onnxruntime_run(model, feeds))
+
+
+@pytest.mark.parametrize(
+    ("size", "attrs", "wanted"),
+    [
+        (3, {}, [4, 3, 5, 1, 0, 2, 7, 6, 8]),
+        (3, {"kernel": (1, 3), "pads": (0, 1, 0, 1)}, [1, 0, 2]),
+        (3, {"pads": (2, 0, 0, 2)}, [3, 5, 5, 3, 5, 5, 0, 2, 2]),
+        (3, {"strides": (2, 2), "read": 5}, [4, 3, 5, 1, 0, 2, 7, 6, 8]),
+        (3, {"strides": (2, 2), "read": 6}, [4, 3, 3, 1, 0, 0, 1, 0, 0]),
+        (2, {"dilations": (2, 2), "pads": (2, 2, 2, 2)}, [4, 3, 5, 1, 0, 2, 7, 6, 8]),
+        (6, {}, [0] * 9),
+    ],
+    ids=str,
+)
+def test_which_edges_a_tap_does_not_reach(size: int, attrs: dict[str, Any], wanted: list[int]) -> None:
+    layouts = {"x": (1, 2, *[attrs.get("read", size)] * 2), "y": (1, 8, size, size)}
+    draft = SimpleNamespace(layout=lambda name: SimpleNamespace(shape=layouts[name]))
+    tile = {"tiles_per_task": min(size, 3), "tile": min(size, 3)}
+    about = {"kernel": (3, 3), "strides": (1, 1), "dilations": (1, 1), "pads": (1, 1, 1, 1), "choice": tile, **attrs}
+    op = SimpleNamespace(inputs=("x",), outputs=("y",), attrs=about)
+    found: Any = cuts_of  # draft and op are of what it asks for
+    assert found(draft, op).tolist() == wanted * 2

@@ -321,7 +321,7 @@ def _pixels(draft: Draft, op: Op, source: Planes, windows: NDArray[np.int64]) ->
 def _lanes(draft: Draft, op: Op, source: Planes, windows: NDArray[np.int64]) -> None:
     """Row groups over the lines of a small map."""
     out = draft.layout(op.outputs[0])
-    _, fields = row_groups(draft, op, windows, cuts=_cuts(draft, op))
+    _, fields = row_groups(draft, op, windows, cuts=cuts_of(draft, op))
     clear_margins(draft, op)
     draft.emit(
         "lanes", images=out.shape[0], x=source.base, x_batch=source.batch, x_pitch=source.pitch,
@@ -331,7 +331,7 @@ def _lanes(draft: Draft, op: Op, source: Planes, windows: NDArray[np.int64]) -> 
     )  # fmt: skip
 
 
-def _cuts(draft: Draft, op: Op) -> NDArray[np.int64]:
+def cuts_of(draft: Draft, op: Op) -> NDArray[np.int64]:
     """int64[columns]: which edge of the output would only meet padding there, as kernels/c/lanes.h wants it told; of
     maps that are more than a tile, none."""
     x, out, choice = draft.layout(op.inputs[0]), draft.layout(op.outputs[0]), op.attrs["choice"]
