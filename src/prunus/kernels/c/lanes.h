@@ -1,6 +1,6 @@
 // Record "lanes": row groups over the pixels of a small map. The lanes run over U * VL rows that share their columns, as in
-// gemv.h, or over half a vector of them, and L lines of P pixels are computed side by side: planes of 7x7 or
-// 3x3 pixels would leave many lanes of group.h idle. Groups are those of gemv.h, but have runs of columns in place of columns.
+// gemv.h, or over half a vector of them, and L lines of P pixels are computed side by side: planes of 7x7 or 3x3 pixels would
+// leave many lanes of group.h idle. Groups are those of gemv.h, but for runs of columns in place of columns.
 #ifndef PRUNUS_LANES_H
 #define PRUNUS_LANES_H
 #include "layer.h"
