@@ -15,6 +15,7 @@ from prunus.compiler.choice import Choice, LayerShape, Zeros, candidates
 from prunus.compiler.schedule import refusal
 from prunus.errors import ScheduleError
 from prunus.kernels.isa import ISAS, LANES_TILES, Isa, isa_of
+from prunus.runtime.lower.context import Draft
 from prunus.runtime.lower.layer import cuts_of
 from prunus.runtime.session import Session
 from tests.compiler.test_winograd import compiled, single
@@ -169,6 +170,31 @@ def test_taps_that_meet_padding(size: int, attrs: dict[str, Any]) -> None:
     session, feeds = compiled(model), feeds_for(model, 2, seed=1)
     assert all("as lanes" in row.kernel for row in session.explain() if row.op == "conv")
     assert_agrees(session.run(None, feeds), onnxruntime_run(model, feeds))
+
+
+@pytest.mark.usefixtures("forced")
+@pytest.mark.parametrize("size", [3, 4, 5, 6, 7, 8])
+def test_strided_ones_read_in_steps(size: int) -> None:
+    """After another convolution, for more than one reader, with residuals; nothing is split into phases."""
+    net = Net({"x": ("N", 6, size, size)})
+    x = net.add("Relu", net.add("Conv", "x", net.weight(12, 6, 3, 3), pads=[1] * 4))
+    y = net.add("Conv", x, net.weight(22, 12, 3, 3), pads=[1] * 4, strides=[2, 2])
+    z = net.add("Conv", x, net.weight(22, 12, 1, 1), strides=[2, 2])
+    model = net.model(net.add("Relu", net.add("Add", net.add("Conv", y, net.weight(22, 22, 3, 3), pads=[1] * 4), z)))
+    kinds = []
+    emit = Draft.emit
+
+    def spy(draft: Draft, kind: str, **fields: Any) -> None:
+        kinds.append(kind)
+        emit(draft, kind, **fields)
+
+    with mock.patch.object(Draft, "emit", spy):
+        session = compiled(model)
+        kinds.clear()
+        for seed in (1, 2):
+            feeds = feeds_for(model, 2, seed=seed)
+            assert_agrees(session.run(None, feeds), onnxruntime_run(model, feeds))
+    assert kinds.count("lanes") == 4 and "phases" not in kinds[kinds.index("lanes") + 1 :]
 
 
 @pytest.mark.parametrize(

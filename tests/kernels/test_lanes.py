@@ -6,30 +6,30 @@ import itertools
 import numpy as np
 import pytest
 
-from prunus.kernels.isa import LANES_TILES, LANES_WHOLE
+from prunus.kernels.isa import LANES_TILES
 from prunus.runtime.lower.layer import call_table, column_runs, group_places, group_table
-from prunus.runtime.records import ACTIVATIONS, ARENA, CONSTANTS, NOWHERE, PORTS, TABLES, address, record
+from prunus.runtime.records import ACTIVATIONS, ARENA, CONSTANTS, LANES_WHOLE, NOWHERE, PORTS, TABLES, address, record
 from prunus.sparsity.encoding import FILLED, Encoding, decode, encode_rows
 from tests.kernels.runners import Runner
 
 CHANNELS, MARGIN = 3, 2  # a column per channel and one of two neighbours: k = 6
 
 
-def columns_of(plane: int) -> np.ndarray:
-    return (np.arange(CHANNELS)[:, None] * plane + np.arange(2)).ravel().astype(np.int32)
+def columns_of(plane: int, step: int = 1) -> np.ndarray:
+    return (np.arange(CHANNELS)[:, None] * plane + step * np.arange(2)).ravel().astype(np.int32)
 
 
 def computed(
     runner: Runner, encoding: Encoding, x: np.ndarray, tile: tuple[int, int], *, gap: int = 1, threads: int = 1,
     bias: np.ndarray | None = None, residual: np.ndarray | None = None, relu: bool = False,
-    cuts: np.ndarray | None = None, in_place: bool = False,
+    cuts: np.ndarray | None = None, in_place: bool = False, step: int = 1,
 ) -> np.ndarray:  # fmt: skip
     """[images, rows, lines, width] of x [images, CHANNELS, lines, width + 1]; `in_place`: added to ones. Planes end
     with the last pixel: behind it is the next one's first, or, behind the last plane, what must not change."""
     images, _, lines, _ = x.shape
-    width, m, pitch = x.shape[3] - 1, encoding.shape[0], x.shape[3] + 2
-    arena = np.full((images, CHANNELS, lines + MARGIN, pitch), np.nan, np.float32)
-    arena[:, :, :lines, : width + 1] = x
+    width, m, pitch = x.shape[3] - 1, encoding.shape[0], step * x.shape[3] + 2
+    arena = np.full((images, CHANNELS, step * lines + MARGIN, pitch), np.nan, np.float32)
+    arena[:, :, : step * lines : step, : step * (width + 1) : step] = x
     plane = arena[0, 0].size
     out_pitch = width + gap
     out_plane = (lines - 1) * out_pitch + width
@@ -37,7 +37,7 @@ def computed(
     tables, starts = [], []
     _, places = group_places(encoding)
     cuts = np.zeros(encoding.shape[1], np.int64) if cuts is None else cuts
-    runs = column_runs(encoding, columns_of(plane), cuts)
+    runs = column_runs(encoding, columns_of(plane, step), cuts)
     for array in (runs.offsets, group_table(encoding, runs)[0], *call_table(encoding, places)):
         starts.append(address(TABLES, sum(t.size for t in tables)))
         tables.append(np.append(array.ravel().astype(np.int32), np.zeros(-array.size % 16, np.int32)))
@@ -51,8 +51,8 @@ def computed(
         planes(out, (images, m, lines, width), out_pitch)[...] = 1
     lies = address(PORTS + 1, 0) if residual is not None else address(PORTS, 0) if in_place else NOWHERE
     plan = record(
-        "lanes", images=images, x=address(ARENA, 0), x_batch=CHANNELS * plane, x_pitch=pitch, out=address(PORTS, 0),
-        out_batch=m * out_plane, out_pitch=out_pitch, plane=out_plane,
+        "lanes", images=images, x=address(ARENA, 0), x_batch=CHANNELS * plane, x_pitch=step * pitch, step=step,
+        out=address(PORTS, 0), out_batch=m * out_plane, out_pitch=out_pitch, plane=out_plane,
         residual=lies, residual_batch=m * out_plane,
         residual_plane=out_plane, weights=address(CONSTANTS, 0), offsets=starts[0], groups=starts[1], calls=starts[2],
         parts=starts[3], sections=starts[4], n_sections=len(encoding.sections) - 1,
@@ -130,6 +130,18 @@ def test_what_would_only_meet_padding_is_left_out(runner: Runner, tile: tuple[in
             x[0, channel, :, [[], [0], [width - 1]][code % 3]] = np.nan
         got = computed(runner, encode_rows(matrix, (height,), 1), x, tile, cuts=cuts)
         np.testing.assert_array_equal(got, expected(matrix, np.nan_to_num(x)), err_msg=f"height {height}, cut {cut}")
+
+
+@pytest.mark.parametrize("tile", LANES_WHOLE, ids=lambda tile: f"{tile[0]}x{tile[1]}")
+def test_every_other_pixel(runner: Runner, tile: tuple[int, int]) -> None:
+    """What lies between is NaN."""
+    rng = np.random.default_rng(4)
+    for rows in (*runner.isa.lanes_heights(tile[0] * tile[1]), runner.isa.lanes + 2):
+        matrix = rng.integers(-3, 4, (rows, 2 * CHANNELS)).astype(np.float32)
+        x = rng.integers(-3, 4, (2, CHANNELS, tile[0], tile[1] + 1)).astype(np.float32)
+        encoding = encode_rows(matrix, runner.isa.lanes_heights(tile[0] * tile[1]), 99)
+        got = computed(runner, encoding, x, tile, step=2)
+        np.testing.assert_array_equal(got, expected(matrix, x), err_msg=f"{rows} rows")
 
 
 def test_left_over_rows_fill_groups(runner: Runner) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from prunus.kernels import toolchain
-from prunus.kernels.isa import LANES_TILES, LANES_WHOLE, Isa, isa_of
+from prunus.kernels.isa import LANES_TILES, Isa, isa_of
 from prunus.kernels.source import PACKS, sources
+from prunus.runtime.records import LANES_WHOLE
 
 MULTIPLIES = re.compile(r"\tv(fmadd|pdpbusd|dpbf16ps|pmaddwd|pmaddubsw)")
 JUMP = re.compile(r"\tj\w+\t(\.L\w+)")
@@ -93,7 +94,7 @@ def test_sums_of_small_maps_stay_in_registers(target: str) -> None:
     text = assembly(isa)
     for high, wide in LANES_TILES:
         for height in isa.lanes_heights(high * wide)[:-1]:
-            name, vectors = f"prunus_f32_lanes_{height}_{high}x{wide}", -(-height // isa.lanes)
+            name, vectors = f"prunus_f32_lanes_{height}_{high}x{wide}_by_1", -(-height // isa.lanes)
             cut = (high, wide) in LANES_WHOLE
             sizes = {vectors * h * w for h in {high, high - cut} for w in {wide, wide - cut}}
             loops = [

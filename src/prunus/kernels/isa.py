@@ -52,7 +52,6 @@ class Isa:
 
 # lines and pixels of tiles of small maps, where the lanes are rows; one line of each width
 LANES_TILES: Final = ((1, 1), (1, 2), (1, 3), (1, 4), (1, 7), (2, 2), (2, 4), (3, 3), (2, 7), (4, 4))
-LANES_WHOLE: Final = ((2, 2), (3, 3), (4, 4))  # those that leave out what would only meet padding
 
 _REGISTERS_16: Final = ((1, 10), (2, 6), (3, 4), (4, 3), (5, 2), (6, 2), (7, 1), (8, 1))
 _REGISTERS_32: Final = ((1, 12), (2, 12), (3, 8), (4, 6), (5, 5), (6, 4), (7, 3), (8, 3), (12, 2), (16, 1))

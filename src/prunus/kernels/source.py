@@ -4,9 +4,10 @@ Symbols read prunus_<dtype>_<op>_<tile>, tile being rows x vectors: prunus_f32_g
 """
 
 from importlib.resources import files
+from itertools import product
 
-from prunus.kernels.isa import LANES_TILES, LANES_WHOLE, Isa
-from prunus.runtime.records import APART_HEIGHT, c_header
+from prunus.kernels.isa import LANES_TILES, Isa
+from prunus.runtime.records import APART_HEIGHT, LANES_STEPS, LANES_WHOLE, c_header
 
 SOURCES = (
     "vector.h", "words.h", "activation.h", "group.h", "gemv.h", "packed.h", "repack.h", "depthwise.h", "place.h",
@@ -72,22 +73,23 @@ def table(isa: Isa) -> str:
 
 
 def lanes_table(isa: Isa) -> str:
-    """Text of lanes_table.h: the micro-kernels of small maps by lines, pixels and height, and for each number of pixels
-    the next smaller one."""
+    """Text of lanes_table.h: the micro-kernels of small maps by step, lines, pixels and height, and for each number of
+    pixels the next smaller one."""
     lines, found = [f"// Written by prunus.kernels.source: the kernels of small maps of {isa.target}"], []
-    for high, wide in LANES_TILES:
-        for height in isa.lanes_heights(high * wide):
-            name, cuts = f"prunus_f32_lanes_{height}_{high}x{wide}", int((high, wide) in LANES_WHOLE)
-            sizes = f"{high}, {wide}, {cuts}, {name}"
+    for step, (high, wide) in product(LANES_STEPS, LANES_TILES):
+        cuts = int((high, wide) in LANES_WHOLE)
+        for height in isa.lanes_heights(high * wide) if cuts or step == 1 else ():
+            name = f"prunus_f32_lanes_{height}_{high}x{wide}_by_{step}"
+            sizes = f"{high}, {wide}, {step}, {cuts}, {name}"
             if height >= isa.lanes:
                 lines.append(f"PRUNUS_LANES({height // isa.lanes}, {sizes})")
             elif height > 1:
                 lines.append(f"PRUNUS_LANES_HALF({sizes})")
             else:
-                lines.append(f"PRUNUS_LANES_ROW({high}, {wide}, {name})")
-            found.append(f"  [{high}][{wide}][{height}] = {name},")
+                lines.append(f"PRUNUS_LANES_ROW({high}, {wide}, {step}, {name})")
+            found.append(f"  [{step}][{high}][{wide}][{height}] = {name},")
     most_high, most_wide = (max(tile[axis] for tile in LANES_TILES) for axis in (0, 1))
-    sizes = f"[{most_high + 1}][{most_wide + 1}][{4 * isa.lanes + 1}]"
+    sizes = f"[{max(LANES_STEPS) + 1}][{most_high + 1}][{most_wide + 1}][{4 * isa.lanes + 1}]"
     less = [max((w for h, w in LANES_TILES if h == 1 and w < wide), default=1) for wide in range(most_wide + 1)]
     lines += [f"static prunus_group_kernel *const prunus_lanes_kernels{sizes} = {{", *found, "};"]
     lines.append(f"static const int8_t prunus_lanes_less[] = {{{', '.join(map(str, less))}}};")

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from prunus.runtime.layout import Layout, Shape, channels_of, contiguous, planar, up
-from prunus.runtime.lower.layer import taps
+from prunus.runtime.lower.layer import in_steps, taps
 from prunus.runtime.program import Program, outside_tensors
 from prunus.runtime.views import channel_views, flat_views, root_of
 
@@ -37,7 +37,7 @@ def arrange(program: Program, batch: int) -> tuple[dict[str, Layout], dict[str, 
         if op.kind != "conv" or out in flat:
             continue
         x, (top, left, bottom, right) = op.inputs[0], op.attrs["pads"]
-        alone = op.attrs["choice"]["encoding"] == "depthwise"  # reads and writes at any two pitches
+        alone = op.attrs["choice"]["encoding"] == "depthwise" or in_steps(op, shapes[out])  # at any two pitches
         if (alone or tuple(op.attrs["strides"]) == (1, 1)) and x not in flat:
             if not alone:
                 groups.join(x, out)

@@ -31,6 +31,10 @@ _TILES = (
     "position",
 )  # fmt: skip
 
+# lines and pixels of the tiles of "lanes" that may be a whole map: what would only meet padding is left out, and the
+# input may be read in steps of LANES_STEPS
+LANES_WHOLE: Final = ((2, 2), (3, 3), (4, 4))
+LANES_STEPS: Final = (1, 2)
 APART_HEIGHT: Final = 16  # plus a height: the micro-kernels for groups whose rows have columns of their own
 
 RECORDS: Final[dict[str, tuple[str, ...]]] = {
@@ -52,10 +56,10 @@ RECORDS: Final[dict[str, tuple[str, ...]]] = {
         *_EPILOGUE, *_PACKED, "out_real", "narrow", "backwards", "value_bytes",
     ),
     # row groups with the rows as lanes, over `lines` of `width` pixels, up to `tile_lines` x `tile` of them side
-    # by side; see kernels/c/lanes.h
+    # by side, and the input's `step` apart; see kernels/c/lanes.h
     "lanes": (
         "images", "x", "x_batch", "x_pitch", "out", "out_batch", "out_pitch", "plane", "residual", "residual_batch",
-        "residual_plane", *_GROUPS, *_EPILOGUE, *_PACKED, "lines", "width", "tile_lines", "tile",
+        "residual_plane", *_GROUPS, *_EPILOGUE, *_PACKED, "lines", "width", "tile_lines", "tile", "step",
     ),
     # by tiles of 2x2 pixels (3x3 at stride 1) or 4x4 (7x7 at stride 2, over phase planes); `ready` is what
     # "winograd_input" made; see kernels/c/winograd.h

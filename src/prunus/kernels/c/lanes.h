@@ -60,33 +60,33 @@ __attribute__((noinline)) static void finish_lines(const prunus_tile *t, const i
 enum { LANES_CUT, LANES_RUN, LANES_RUN_HEAD };
 
 // A run over lines [TOP, BOTTOM) and pixels [LEFT, RIGHT) of each.
-#define LANES_COLUMNS(T, LOAD, LANES, U, P, TOP, BOTTOM, LEFT, RIGHT)                                  \
+#define LANES_COLUMNS(T, LOAD, LANES, U, P, STEP, TOP, BOTTOM, LEFT, RIGHT)                            \
   for (int32_t k = 0; k < n; k++, w += (U) * (LANES)) {                                                \
     const float *x = t->x + off[k];                                                                    \
     T weights[U];                                                                                      \
     UNROLL for (int u = 0; u < (U); u++) weights[u] = LOAD(w + u * (LANES));                           \
     UNROLL for (int line = TOP; line < (BOTTOM); line++) UNROLL for (int p = LEFT; p < (RIGHT); p++) { \
-      const T a = x[line * pitch + p] - (T){0};                                                        \
+      const T a = x[line * pitch + p * (STEP)] - (T){0};                                               \
       UNROLL for (int u = 0; u < (U); u++) sum[u][line * (P) + p] += a * weights[u];                   \
     }                                                                                                  \
   }
 // Tiles that may be a whole map have a loop for each cut, others only the one over all pixels.
-#define LANES_RUNS_0(T, LOAD, LANES, U, L, P) LANES_COLUMNS(T, LOAD, LANES, U, P, 0, L, 0, P)
-#define LANES_RUNS_1(T, LOAD, LANES, U, L, P)                                                          \
+#define LANES_RUNS_0(T, LOAD, LANES, U, L, P, STEP) LANES_COLUMNS(T, LOAD, LANES, U, P, STEP, 0, L, 0, P)
+#define LANES_RUNS_1(T, LOAD, LANES, U, L, P, STEP)                                                          \
   switch (cut) {                                                                                       \
-    case 0: LANES_COLUMNS(T, LOAD, LANES, U, P, 0, L, 0, P) break;                                     \
-    case 1: LANES_COLUMNS(T, LOAD, LANES, U, P, 0, L, 1, P) break;                                     \
-    case 2: LANES_COLUMNS(T, LOAD, LANES, U, P, 0, L, 0, (P) - 1) break;                               \
-    case 3: LANES_COLUMNS(T, LOAD, LANES, U, P, 1, L, 0, P) break;                                     \
-    case 4: LANES_COLUMNS(T, LOAD, LANES, U, P, 1, L, 1, P) break;                                     \
-    case 5: LANES_COLUMNS(T, LOAD, LANES, U, P, 1, L, 0, (P) - 1) break;                               \
-    case 6: LANES_COLUMNS(T, LOAD, LANES, U, P, 0, (L) - 1, 0, P) break;                               \
-    case 7: LANES_COLUMNS(T, LOAD, LANES, U, P, 0, (L) - 1, 1, P) break;                               \
-    default: LANES_COLUMNS(T, LOAD, LANES, U, P, 0, (L) - 1, 0, (P) - 1)                               \
+    case 0: LANES_COLUMNS(T, LOAD, LANES, U, P, STEP, 0, L, 0, P) break;                                     \
+    case 1: LANES_COLUMNS(T, LOAD, LANES, U, P, STEP, 0, L, 1, P) break;                                     \
+    case 2: LANES_COLUMNS(T, LOAD, LANES, U, P, STEP, 0, L, 0, (P) - 1) break;                               \
+    case 3: LANES_COLUMNS(T, LOAD, LANES, U, P, STEP, 1, L, 0, P) break;                                     \
+    case 4: LANES_COLUMNS(T, LOAD, LANES, U, P, STEP, 1, L, 1, P) break;                                     \
+    case 5: LANES_COLUMNS(T, LOAD, LANES, U, P, STEP, 1, L, 0, (P) - 1) break;                               \
+    case 6: LANES_COLUMNS(T, LOAD, LANES, U, P, STEP, 0, (L) - 1, 0, P) break;                               \
+    case 7: LANES_COLUMNS(T, LOAD, LANES, U, P, STEP, 0, (L) - 1, 1, P) break;                               \
+    default: LANES_COLUMNS(T, LOAD, LANES, U, P, STEP, 0, (L) - 1, 0, (P) - 1)                               \
   }
 
-// U vectors of type T, of LANES rows each, over L lines of P pixels.
-#define PRUNUS_LANES_OF(T, LOAD, LANES, U, L, P, CUTS, NAME)                                           \
+// U vectors of type T, of LANES rows each, over L lines of P pixels, STEP apart in the input.
+#define PRUNUS_LANES_OF(T, LOAD, LANES, U, L, P, STEP, CUTS, NAME)                                           \
   static void NAME(const prunus_tile *t, const int32_t *group, int64_t n_groups) {                     \
     for (int64_t g = 0; g < n_groups; g++, group += GROUP_HEAD + (U) * (LANES)) {                      \
       const int32_t *off = t->offsets + group[GROUP_OFFSETS];                                          \
@@ -97,7 +97,7 @@ enum { LANES_CUT, LANES_RUN, LANES_RUN_HEAD };
       for (int32_t run = 0, n; run < group[GROUP_COLUMNS]; run++, off += n) {                          \
         const int32_t cut = off[LANES_CUT];                                                            \
         n = off[LANES_RUN], off += LANES_RUN_HEAD, (void)cut;                                          \
-        LANES_RUNS_##CUTS(T, LOAD, LANES, U, L, P)                                                     \
+        LANES_RUNS_##CUTS(T, LOAD, LANES, U, L, P, STEP)                                                     \
       }                                                                                                \
       UNROLL for (int u = 0; u < (U); u++) {                                                           \
         vf all[(L) * (P)];                                                                             \
@@ -106,8 +106,8 @@ enum { LANES_CUT, LANES_RUN, LANES_RUN_HEAD };
       }                                                                                                \
     }                                                                                                  \
   }
-#define PRUNUS_LANES(U, L, P, CUTS, NAME) PRUNUS_LANES_OF(vf, load, VL, U, L, P, CUTS, NAME)
-#define PRUNUS_LANES_HALF(L, P, CUTS, NAME) PRUNUS_LANES_OF(vh, load_half, VL / 2, 1, L, P, CUTS, NAME)
+#define PRUNUS_LANES(U, L, P, STEP, CUTS, NAME) PRUNUS_LANES_OF(vf, load, VL, U, L, P, STEP, CUTS, NAME)
+#define PRUNUS_LANES_HALF(L, P, STEP, CUTS, NAME) PRUNUS_LANES_OF(vh, load_half, VL / 2, 1, L, P, STEP, CUTS, NAME)
 
 // `count` sums of a single row from `x` on: here pixels are lanes. What is cut is padding, and so zero.
 __attribute__((noinline)) static void row_stretch(const float *x, const int32_t *off, const float *w, int32_t runs,
@@ -129,8 +129,22 @@ __attribute__((noinline)) static void row_stretch(const float *x, const int32_t 
   }
 }
 
+// The same of pixels that lie `step` apart; lines of sums are `pitch` apart.
+__attribute__((noinline)) static void row_in_steps(const prunus_tile *t, const int32_t *off, const float *w, int32_t runs,
+                                                   int lines, int pixels, int64_t step, float *sums, int64_t pitch) {
+  for (int line = 0; line < lines; line++)
+    for (int p = 0; p < pixels; p++) sums[line * pitch + p] = 0;
+  for (int32_t run = 0, n; run < runs; run++, off += n, w += n) {
+    n = off[LANES_RUN], off += LANES_RUN_HEAD;
+    for (int32_t k = 0; k < n; k++)
+      for (int line = 0; line < lines; line++)
+        for (int p = 0; p < pixels; p++)
+          sums[line * pitch + p] += w[k] * t->x[off[k] + line * t->scratch_pitch + p * step];
+  }
+}
+
 // Single rows; of all lines at once where those lie near each other.
-#define PRUNUS_LANES_ROW(L, P, NAME)                                                                   \
+#define PRUNUS_LANES_ROW(L, P, STEP, NAME)                                                                   \
   static void NAME(const prunus_tile *t, const int32_t *group, int64_t n_groups) {                     \
     const int64_t all = ((L) - 1) * t->scratch_pitch + (P);                                            \
     const int64_t pitch = all <= LANES_FLAT ? t->scratch_pitch : (P);                                  \
@@ -138,7 +152,9 @@ __attribute__((noinline)) static void row_stretch(const float *x, const int32_t 
       const int32_t *off = t->offsets + group[GROUP_OFFSETS];                                          \
       const float *w = t->weights + group[GROUP_WEIGHTS];                                              \
       float flat[LANES_FLAT];                                                                          \
-      if (all <= LANES_FLAT) {                                                                         \
+      if ((STEP) > 1) {                                                                                \
+        row_in_steps(t, off, w, group[GROUP_COLUMNS], L, P, STEP, flat, pitch);                        \
+      } else if (all <= LANES_FLAT) {                                                                  \
         row_stretch(t->x, off, w, group[GROUP_COLUMNS], all, flat);                                    \
       } else {                                                                                         \
         for (int line = 0; line < (L); line++)                                                         \
@@ -150,7 +166,7 @@ __attribute__((noinline)) static void row_stretch(const float *x, const int32_t 
       finish_lines(t, group + GROUP_HEAD, sums, L, P, 1);                                              \
     }                                                                                                  \
   }
-#include "lanes_table.h"  // prunus_lanes_kernels[lines][pixels][height], prunus_lanes_less[pixels]: written with the library
+#include "lanes_table.h"  // prunus_lanes_kernels[step][lines][pixels][height], prunus_lanes_less[pixels]: written with the library
 
 static void lanes_task(void *context, int64_t task, int thread) {
   (void)thread;
@@ -173,12 +189,12 @@ static void lanes_task(void *context, int64_t task, int thread) {
         for (int64_t i = 0; i < r[LANES_WIDTH]; i += pixels) {
           while (pixels > r[LANES_WIDTH] - i) pixels = prunus_lanes_less[pixels];
           const int64_t place = line * r[LANES_OUT_PITCH] + i;
-          t.x = at(s, r[LANES_X]) + image * r[LANES_X_BATCH] + line * r[LANES_X_PITCH] + i;
+          t.x = at(s, r[LANES_X]) + image * r[LANES_X_BATCH] + line * r[LANES_X_PITCH] + i * r[LANES_STEP];
           t.out = at(s, r[LANES_OUT]) + image * r[LANES_OUT_BATCH] + place;
           t.residual = residual ? residual + image * r[LANES_RESIDUAL_BATCH] + place : NULL;
           t.gap = i + pixels == r[LANES_WIDTH] ? r[LANES_OUT_PITCH] - r[LANES_WIDTH] : 0;
           t.gaps = r[LANES_LINES] - 1 - line;  // what is behind the last line "margins" clears, or nobody reads
-          prunus_lanes_kernels[lines][pixels][c[CALL_HEIGHT]](&t, groups + c[CALL_START], c[CALL_GROUPS]);
+          prunus_lanes_kernels[r[LANES_STEP]][lines][pixels][c[CALL_HEIGHT]](&t, groups + c[CALL_START], c[CALL_GROUPS]);
         }
       }
 }

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from prunus.runtime.layout import LINE, Layout, c_strides, odd_lines, up
 from prunus.runtime.lower.context import Address, Draft, activation_fields, as_contiguous, clear_padding, copy
 from prunus.runtime.program import Op
-from prunus.runtime.records import APART_HEIGHT, NOWHERE, float_bits
+from prunus.runtime.records import APART_HEIGHT, LANES_STEPS, LANES_WHOLE, NOWHERE, float_bits
 from prunus.sparsity.encoding import APART, SHARED, Encoding, column_starts, read_order, value_starts
 
 _HEAD = 4  # integers of a group before its rows
@@ -52,7 +52,7 @@ def reads_directly(op: Op, x: Layout, out: Layout) -> bool:
         return False
     if out.shape[2] * out.shape[3] == 1:
         return not any(op.attrs["pads"])
-    if tuple(op.attrs["strides"]) != (1, 1) or x.pitch != out.pitch or x.plane % LINE:
+    if not in_steps(op, out.shape) and (tuple(op.attrs["strides"]) != (1, 1) or x.pitch != out.pitch or x.plane % LINE):
         return False
     return bool(
         x.pitch >= x.shape[3] + max(left, right)
@@ -61,10 +61,18 @@ def reads_directly(op: Op, x: Layout, out: Layout) -> bool:
     )
 
 
+def in_steps(op: Op, shape: tuple[int, ...]) -> bool:
+    """A strided convolution that reads its input as it lies, at any pitch, if margins are wide enough. shape: of its
+    output."""
+    choice, strides = op.attrs["choice"], tuple(op.attrs["strides"])
+    whole = (choice["tiles_per_task"], choice["tile"]) == tuple(shape[2:]) and tuple(shape[2:]) in LANES_WHOLE
+    return choice["encoding"] == "lanes" and whole and strides[0] == strides[1] and strides[0] in LANES_STEPS[1:]
+
+
 @dataclass(frozen=True)
 class Planes:
     """The input as a convolution reads it: a plane per channel and phase (numbered by `phases`), with pixel (0, 0) of
-    the first at `base`; distances of images, planes and rows."""
+    the first at `base`; distances of images, planes and rows, and from pixel to pixel."""
 
     base: Address
     batch: int
@@ -73,6 +81,7 @@ class Planes:
     phases: dict[tuple[int, int], int]
     ys: Taps
     xs: Taps
+    step: int = 1
 
 
 def conv(draft: Draft, op: Op) -> None:
@@ -116,12 +125,13 @@ def input_planes(draft: Draft, op: Op) -> Planes:
     kh, kw = op.attrs["kernel"]
     top, left = op.attrs["pads"][:2]
     one_pixel = out.shape[2] * out.shape[3] == 1
-    strides = (1, 1) if one_pixel else tuple(op.attrs["strides"])
+    strides, directly = (1, 1) if one_pixel else tuple(op.attrs["strides"]), reads_directly(op, x, out)
     ys, xs = (
-        taps(k, s, p, d) for k, s, p, d in zip((kh, kw), strides, (top, left), op.attrs["dilations"], strict=True)
+        taps(k, 1 if directly else s, p, d)
+        for k, s, p, d in zip((kh, kw), strides, (top, left), op.attrs["dilations"], strict=True)
     )
-    if reads_directly(op, x, out):
-        return Planes(draft.at(op.inputs[0]), x.batch, x.plane, x.pitch, {(0, 0): 0}, ys, xs)
+    if directly:
+        return Planes(draft.at(op.inputs[0]), x.batch, x.plane, x.pitch, {(0, 0): 0}, ys, xs, strides[0])
     pitch = out.pitch if not one_pixel else x.shape[3] + xs.high - xs.low
     pitch = max(pitch, out.shape[3] + xs.high - xs.low)
     base, batch, plane, phases = _split_phases(draft, op, strides, ys, xs, pitch)
@@ -324,9 +334,10 @@ def _lanes(draft: Draft, op: Op, source: Planes, windows: NDArray[np.int64]) -> 
     _, fields = row_groups(draft, op, windows, cuts=cuts_of(draft, op))
     clear_margins(draft, op)
     draft.emit(
-        "lanes", images=out.shape[0], x=source.base, x_batch=source.batch, x_pitch=source.pitch,
-        out=draft.at(op.outputs[0]), out_batch=out.batch, out_pitch=out.pitch, plane=out.plane, lines=out.shape[2],
-        width=out.shape[3], tile_lines=op.attrs["choice"]["tiles_per_task"], tile=op.attrs["choice"]["tile"],
+        "lanes", images=out.shape[0], x=source.base, x_batch=source.batch, x_pitch=source.pitch * source.step,
+        step=source.step, out=draft.at(op.outputs[0]), out_batch=out.batch, out_pitch=out.pitch, plane=out.plane,
+        lines=out.shape[2], width=out.shape[3], tile_lines=op.attrs["choice"]["tiles_per_task"],
+        tile=op.attrs["choice"]["tile"],
         **residual_fields(draft, op), **fields,
     )  # fmt: skip
 
