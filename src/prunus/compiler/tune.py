@@ -27,6 +27,7 @@ Floats = NDArray[np.float32]
 LAYERS = ("conv", "gemm", "recurrent")  # operators with weights
 EVICT_BYTES = 4 << 20
 FAR_BEHIND = 1.3
+SHORT_S = 1e-4  # a run that one interruption makes several times as long
 SMALL = 28  # pixels of a line of a map over which rows may be better lanes than pixels
 FEW_CHANNELS = 16  # for tiles of 4x4: errors of 7e-6 of the largest output, 5e-5 at 512
 STEPS = 3  # of a full search from the best candidate on
@@ -139,7 +140,7 @@ class Tuner:
     def _measure(self, layer: Layer, graph: Graph, options: list[Choice], budget_s: float) -> dict[Choice, float]:
         """Seconds of the layer alone for each option: the least over rounds, in each of which every option has its
         turn, so that a slow moment of the machine strikes all alike. At least 3 rounds, and `budget_s` per option.
-        After the second those far behind are left out: one slow moment may strike neighbours."""
+        Those far behind are left out after a few: one slow moment may strike neighbours, and short runs twice."""
         assert self.library is not None and self.pool is not None
         lone = alone(layer, graph)
         rng = np.random.default_rng(0)
@@ -155,7 +156,7 @@ class Tuner:
         start, rounds = time.perf_counter(), 0
         while rounds < 4 or (time.perf_counter() - start < budget_s * len(options) and rounds < 30):
             for i, run in enumerate(runs):
-                if rounds > 2 and best[i] > FAR_BEHIND * min(best):
+                if rounds > (2 if best[i] > SHORT_S else 8) and best[i] > FAR_BEHIND * min(best):
                     continue
                 times = np.zeros(len(run.plan.slots), np.int64)
                 self.evict.sum()
