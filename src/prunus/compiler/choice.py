@@ -60,7 +60,8 @@ class Choice:
 
 
 def encode(matrix: Values, groups: int, choice: Choice, taps: int = 1) -> Encoding:
-    """The row groups of a layer's matrix [m, k], `taps` columns per channel; "lanes" has those of a tap side by side.
+    """The row groups of a layer's matrix [m, k], `taps` columns per channel; of "lanes" that of the matrix
+    with the columns of a tap side by side.
 
     With `groups` > 1 (grouped convolution) the matrix is [m, k / groups]: rows of group g see only columns
     [g * k / groups, (g + 1) * k / groups).
@@ -70,8 +71,7 @@ def encode(matrix: Values, groups: int, choice: Choice, taps: int = 1) -> Encodi
         order = np.arange(k).reshape(-1, taps).T.ravel()
         fill = min((h for h in choice.heights if h > 1), default=1)
         fill = 2 * fill if 2 * fill in choice.heights else fill  # a vector, where half of one is the least
-        made = encode_rows(matrix[:, order], choice.heights, choice.section, union=choice.union, fill=fill)
-        return replace(made, columns=order[made.columns])
+        return encode_rows(matrix[:, order], choice.heights, choice.section, union=choice.union, fill=fill)
     if groups == 1:
         return _encode(matrix, choice)
     parts = [_encode(part, choice) for part in np.split(matrix, groups)]

@@ -73,8 +73,8 @@ def table(isa: Isa) -> str:
 
 
 def lanes_table(isa: Isa) -> str:
-    """Text of lanes_table.h: the micro-kernels of small maps by step, lines, pixels and height, and for each number of
-    pixels the next smaller one."""
+    """Text of lanes_table.h: the micro-kernels of small maps by step, lines, pixels and height in half vectors, 0 for
+    single rows, and for each number of pixels the next smaller one."""
     lines, found = [f"// Written by prunus.kernels.source: the kernels of small maps of {isa.target}"], []
     for step, (high, wide) in product(LANES_STEPS, LANES_TILES):
         cuts = int((high, wide) in LANES_WHOLE)
@@ -87,9 +87,9 @@ def lanes_table(isa: Isa) -> str:
                 lines.append(f"PRUNUS_LANES_HALF({sizes})")
             else:
                 lines.append(f"PRUNUS_LANES_ROW({high}, {wide}, {step}, {name})")
-            found.append(f"  [{step}][{high}][{wide}][{height}] = {name},")
+            found.append(f"  [{step}][{high}][{wide}][{2 * height // isa.lanes}] = {name},")
     most_high, most_wide = (max(tile[axis] for tile in LANES_TILES) for axis in (0, 1))
-    sizes = f"[{max(LANES_STEPS) + 1}][{most_high + 1}][{most_wide + 1}][{4 * isa.lanes + 1}]"
+    sizes = f"[{max(LANES_STEPS) + 1}][{most_high + 1}][{most_wide + 1}][9]"
     less = [max((w for h, w in LANES_TILES if h == 1 and w < wide), default=1) for wide in range(most_wide + 1)]
     lines += [f"static prunus_group_kernel *const prunus_lanes_kernels{sizes} = {{", *found, "};"]
     lines.append(f"static const int8_t prunus_lanes_less[] = {{{', '.join(map(str, less))}}};")

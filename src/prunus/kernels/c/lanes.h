@@ -166,7 +166,7 @@ __attribute__((noinline)) static void row_in_steps(const prunus_tile *t, const i
       finish_lines(t, group + GROUP_HEAD, sums, L, P, 1);                                              \
     }                                                                                                  \
   }
-#include "lanes_table.h"  // prunus_lanes_kernels[step][lines][pixels][height], prunus_lanes_less[pixels]: written with the library
+#include "lanes_table.h"  // prunus_lanes_kernels[step][lines][pixels][halves of a vector], prunus_lanes_less[pixels]: written with the library
 
 static void lanes_task(void *context, int64_t task, int thread) {
   (void)thread;
@@ -194,7 +194,7 @@ static void lanes_task(void *context, int64_t task, int thread) {
           t.residual = residual ? residual + image * r[LANES_RESIDUAL_BATCH] + place : NULL;
           t.gap = i + pixels == r[LANES_WIDTH] ? r[LANES_OUT_PITCH] - r[LANES_WIDTH] : 0;
           t.gaps = r[LANES_LINES] - 1 - line;  // what is behind the last line "margins" clears, or nobody reads
-          prunus_lanes_kernels[r[LANES_STEP]][lines][pixels][c[CALL_HEIGHT]](&t, groups + c[CALL_START], c[CALL_GROUPS]);
+          prunus_lanes_kernels[r[LANES_STEP]][lines][pixels][c[CALL_HEIGHT] / (VL / 2)](&t, groups + c[CALL_START], c[CALL_GROUPS]);
         }
       }
 }

@@ -331,7 +331,8 @@ def _pixels(draft: Draft, op: Op, source: Planes, windows: NDArray[np.int64]) ->
 def _lanes(draft: Draft, op: Op, source: Planes, windows: NDArray[np.int64]) -> None:
     """Row groups over the lines of a small map."""
     out = draft.layout(op.outputs[0])
-    _, fields = row_groups(draft, op, windows, cuts=cuts_of(draft, op))
+    by_tap = windows.reshape(draft.layout(op.inputs[0]).shape[1], -1).T.ravel()
+    _, fields = row_groups(draft, op, by_tap, cuts=cuts_of(draft, op))
     clear_margins(draft, op)
     draft.emit(
         "lanes", images=out.shape[0], x=source.base, x_batch=source.batch, x_pitch=source.pitch * source.step,
@@ -343,8 +344,8 @@ def _lanes(draft: Draft, op: Op, source: Planes, windows: NDArray[np.int64]) -> 
 
 
 def cuts_of(draft: Draft, op: Op) -> NDArray[np.int64]:
-    """int64[columns]: which edge of the output would only meet padding there, as kernels/c/lanes.h wants it told; of
-    maps that are more than a tile, none."""
+    """int64[columns], tap by tap: which edge of the output would only meet padding there, as kernels/c/lanes.h wants it
+    told; of maps that are more than a tile, none."""
     x, out, choice = draft.layout(op.inputs[0]), draft.layout(op.outputs[0]), op.attrs["choice"]
     edges = [np.zeros(n, np.int64) for n in op.attrs["kernel"]]
     if (choice["tiles_per_task"], choice["tile"]) == out.shape[2:]:
@@ -354,7 +355,7 @@ def cuts_of(draft: Draft, op: Op) -> NDArray[np.int64]:
             last = first + (out.shape[2 + axis] - 1) * stride
             edge[last >= x.shape[2 + axis]] = 2
             edge[first < 0] = 1  # where both are padding, the last is computed
-    return np.tile((3 * edges[0][:, None] + edges[1]).ravel(), x.shape[1])
+    return np.repeat((3 * edges[0][:, None] + edges[1]).ravel(), x.shape[1])
 
 
 def _ahead(draft: Draft, op: Op, source: Planes, windows: NDArray[np.int64], n_columns: int) -> dict[str, int]:
