@@ -43,6 +43,10 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "mapped": lambda: pruning.mapped_table(
         [*store.read(store.RESULTS / "training.jsonl"), *store.read(store.RESULTS / "mapped.jsonl")]
     ),
+    "rule-two": lambda: pruning.rule_two_table(
+        store.read(store.RESULTS / "rule_two.jsonl"),
+        [*store.read(store.RESULTS / "training.jsonl"), *store.read(store.RESULTS / "mapped.jsonl")],
+    ),
     "mapping": lambda: pruning.mapping_table(store.read(store.RESULTS / "mapping.jsonl")),
     "training": lambda: pruning.training_table(store.read(store.RESULTS / "training.jsonl")),
     "recurrent": lambda: recurrent.recurrent_table(store.read(store.RESULTS / "recurrent.jsonl")),

@@ -133,6 +133,22 @@ def mapped_table(rows: list[store.Row]) -> str:
     return "\n".join([*lines, "", *machines([row for row in rows if row["key"].startswith("time ")][-1:])])
 
 
+def rule_two_table(easy: list[store.Row], hard: list[store.Row]) -> str:
+    """Pattern beside punched on an easy and on a hard data set."""
+    from bench import rule_two  # torch, which the other tables do without
+
+    lines = [
+        "| data set | sparsity | pattern:4 over punched:8x4, points (smallest to largest) | seeds | better |",
+        "|---|---|---|---|---|",
+    ]
+    for line in rule_two.table(easy, hard):
+        spread = f"{min(line.gains):+.2f} to {max(line.gains):+.2f}"
+        lines.append(
+            f"| {line.data} | {line.sparsity:.0%} | {line.gain:+.2f} ({spread}) | {len(line.gains)} | {line.verdict} |"
+        )
+    return "\n".join([*lines, "", *machines(easy[-1:])])
+
+
 def _mark(row: store.Row) -> str:
     return "pass" if row["pass"] else "short"
 
