@@ -39,6 +39,13 @@ def test_ratios_at_equal_accuracy() -> None:
     assert found["vgg: rules' time over search's"].value == pytest.approx(0.32 / 0.3)
     assert found["vgg: rules' time over search's"].verdict == "pass"
     assert found["resnet20: mapped over pattern-only"].verdict == "not measured"
+    promised = {
+        "plan vgg search 3": {"ms": 0.28},
+        "plan vgg rules 3": {"ms": 0.33},
+        "plan vgg rules 4": {"failure": "no"},
+    }
+    (worst,) = [v for v in mapped.verdicts(rows("vgg") | promised) if v.what.startswith("vgg: measured beside")]
+    assert worst.value == pytest.approx(0.3 / 0.28 - 1) and worst.verdict == "pass"
 
 
 def test_rows_of_training_count() -> None:
