@@ -40,9 +40,3 @@ def ms_at(points: Sequence[Point], accuracy: float) -> float | None:
     low, high = line[after - 1], line[after]
     share = (accuracy - low.accuracy) / (high.accuracy - low.accuracy)
     return math.exp((1 - share) * math.log(low.ms) + share * math.log(high.ms))
-
-
-def times_as_fast(point: Point, others: Sequence[Point]) -> float | None:
-    """A network against the frontier of others at its own accuracy; None where they don't reach that."""
-    found = ms_at(others, point.accuracy)
-    return None if found is None else found / point.ms

@@ -231,15 +231,17 @@ def verdicts(rows: dict[str, store.Row]) -> list[Verdict]:
 
 
 def _rules_over_search(rows: dict[str, store.Row], network: str) -> float | None:
-    """At the accuracies of the networks that search found, the median."""
+    """Where the rules' networks are as accurate as those that search found, up to equal.TIE; the median."""
     found = points(rows, network)
     dense, ruled = found.get("dense"), [point for point, _ in found.get("rules", [])]
     if dense is None or not ruled:
         return None
     line = [dense[0][0], *ruled]
-    ratios = [equal.times_as_fast(point, line) for point, _ in found.get("search", [])]
-    known_ratios = [ratio for ratio in ratios if ratio is not None]
-    return float(np.median(known_ratios)) if known_ratios else None
+    ratios = []
+    for point, _ in found.get("search", []):
+        ms = equal.ms_at(line, point.accuracy - equal.TIE)
+        ratios += [] if ms is None else [ms / point.ms]
+    return float(np.median(ratios)) if ratios else None
 
 
 def _beside_promised(rows: dict[str, store.Row], network: str) -> float | None:

@@ -22,8 +22,6 @@ def test_along_the_frontier() -> None:
     assert equal.ms_at(LINE, 0.93 + equal.TIE / 2) == 8.0
     assert equal.ms_at(LINE, 0.93 + equal.TIE * 1.1) is None
     assert equal.ms_at([], 0.9) is None
-    assert equal.times_as_fast(equal.Point("mine", 0.5, 0.91), LINE) == pytest.approx(4)
-    assert equal.times_as_fast(equal.Point("mine", 0.5, 0.99), LINE) is None
 
 
 points = st.builds(equal.Point, st.just(""), st.floats(0.1, 10), st.floats(0.5, 1))
