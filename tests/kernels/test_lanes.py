@@ -154,7 +154,20 @@ def test_left_over_rows_fill_groups(runner: Runner) -> None:
         assert (encoding.heights > 1).all() or left < FILLED
         np.testing.assert_array_equal(decode(encoding), matrix)
         x = rng.integers(-3, 4, (1, CHANNELS, 3, 4)).astype(np.float32)
-        np.testing.assert_array_equal(computed(runner, encoding, x, (3, 3), in_place=True), 1 + expected(matrix, x))
+        got = computed(runner, encoding, x, (3, 3), in_place=True, bias=np.full(len(matrix), 5, np.float32))
+        np.testing.assert_array_equal(got, 6 + expected(matrix, x))
+
+
+def test_a_vector_of_nothing_but_a_row_that_comes_again(runner: Runner) -> None:
+    """As a schedule may ask for it: the second vector of a group has no row of its own."""
+    rng = np.random.default_rng(5)
+    height = 2 * runner.isa.lanes
+    matrix = rng.integers(1, 4, (height + FILLED, 2 * CHANNELS)).astype(np.float32)
+    encoding = encode_rows(matrix, (height, 1), 10**9, fill=height)
+    assert encoding.heights.tolist() == [height, height]
+    x = rng.integers(-3, 4, (1, CHANNELS, 2, 3)).astype(np.float32)
+    got = computed(runner, encoding, x, (2, 2), in_place=True, bias=np.full(len(matrix), 5, np.float32))
+    np.testing.assert_array_equal(got, 6 + expected(matrix, x))
 
 
 def test_runs_of_columns() -> None:

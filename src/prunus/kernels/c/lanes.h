@@ -100,9 +100,11 @@ enum { LANES_CUT, LANES_RUN, LANES_RUN_HEAD };
         LANES_RUNS_##CUTS(T, LOAD, LANES, U, L, P, STEP)                                                     \
       }                                                                                                \
       UNROLL for (int u = 0; u < (U); u++) {                                                           \
+        const int32_t *rows = group + GROUP_HEAD + u * (LANES);                                        \
+        if (u > 0 && rows[0] == rows[-1]) break; /* nothing but a row that comes again */              \
         vf all[(L) * (P)];                                                                             \
         UNROLL for (int p = 0; p < (L) * (P); p++) all[p] = (vf){0}, memcpy(&all[p], &sum[u][p], sizeof(T)); \
-        finish_lines(t, group + GROUP_HEAD + u * (LANES), all, L, P, LANES);                           \
+        finish_lines(t, rows, all, L, P, LANES);                                                       \
       }                                                                                                \
     }                                                                                                  \
   }
