@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from prunus.kernels.isa import Isa
-from prunus.runtime.lower.layer import call_table, group_table
+from prunus.runtime.lower.groups import call_table, group_table
 from prunus.runtime.records import ACTIVATIONS, ARENA, CONSTANTS, NOWHERE, TABLES, address, float_bits, record
 from prunus.sparsity.encoding import (
     APART,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from prunus.kernels.isa import LANES_TILES
-from prunus.runtime.lower.layer import call_table, column_runs, group_places, group_table
+from prunus.runtime.lower.groups import call_table, column_runs, group_places, group_table
 from prunus.runtime.records import ACTIVATIONS, ARENA, CONSTANTS, LANES_WHOLE, NOWHERE, PORTS, TABLES, address, record
 from prunus.sparsity.encoding import FILLED, Encoding, decode, encode_rows
 from tests.kernels.runners import Runner

@@ -101,7 +101,10 @@ def test_sums_of_small_maps_stay_in_registers(target: str) -> None:
                 loop for loop in innermost_loops(function(text, name)) if sum(map(bool, map(MULTIPLIES.match, loop)))
             ]
             assert loops, f"{name}: no loop that multiplies"
+            whole = False
             for loop in loops:
                 products = sum(bool(MULTIPLIES.match(line)) for line in loop)
                 assert any(products % size == 0 for size in sizes), f"{name}: {products} products in a loop"
+                whole |= products % max(sizes) == 0
                 assert not [line for line in instructions(loop) if STACK.search(line)], f"{name}: the stack in a loop"
+            assert whole, f"{name}: no loop over all pixels"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from prunus.runtime.layout import LINE, Layout, odd_lines, up
-from prunus.runtime.lower import layer
+from prunus.runtime.lower import groups
 from prunus.runtime.lower.context import Draft, Ref, copy, turn
 from prunus.runtime.program import Op
 from prunus.runtime.records import NOWHERE
@@ -58,7 +58,7 @@ def input_sums(draft: Draft, op: Op) -> InputSums:
     (_, n, i), (rows, _), choice = x.shape, attrs["matrix"], attrs["choice"]
     plane, pitch = odd_lines(up(attrs["block"] * n, LINE)), odd_lines(op.attrs["matrix"][0])
     conv = Op("conv", attrs["encoding"], (), (), {**attrs, "bias": op.attrs.get("bias")})
-    encoding, fields = layer.row_groups(draft, conv, np.arange(i) * plane)
+    encoding, fields = groups.row_groups(draft, conv, np.arange(i) * plane)
     in_out = len(encoding.parts) > len(encoding.sections)
     draft.need_scratch(0 if in_out else rows * choice["tile"] * lanes)
     fields = fields | {

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from prunus.runtime.layout import LINE, c_strides
-from prunus.runtime.lower import layer
+from prunus.runtime.lower import groups, layer
 from prunus.runtime.lower.context import Address, Draft, activation_fields, as_contiguous, clear_padding, copy
 from prunus.runtime.program import Op
 from prunus.runtime.records import NOWHERE
@@ -39,7 +39,7 @@ def product(draft: Draft, attrs: Mapping[str, Any]) -> Product:
     op = Op("gemm", attrs["encoding"], (), (), attrs)
     k = attrs["matrix"][1]
     narrow = 0 < k <= 1 << 16
-    _, fields = layer.row_groups(draft, op, np.arange(k), narrow=narrow)
+    _, fields = groups.row_groups(draft, op, np.arange(k), narrow=narrow)
     return Product("gemv", {**fields, "row_stride": 1, "narrow": int(narrow), **layer.held_fields(draft, op)})
 
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from prunus.runtime.layout import LINE
 from prunus.runtime.lower.context import Address, Draft, activation_fields
-from prunus.runtime.lower.layer import Taps, call_table, clear_margins, group_table, input_planes, residual_fields, taps
+from prunus.runtime.lower.groups import call_table, group_table
+from prunus.runtime.lower.layer import Taps, clear_margins, input_planes, residual_fields, taps
 from prunus.runtime.program import Op
 from prunus.runtime.records import NOWHERE
 from prunus.sparsity.winograd import Form, form_of, row_groups
