@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from prunus.compiler.choice import LayerShape, candidates, encode, examine
+from prunus.compiler.choice import LayerShape, candidates, examine
+from prunus.compiler.encode import encode
 from prunus.kernels.isa import ISAS, Isa
 from prunus.sparsity.encoding import (
     APART,

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prunus.compiler.choice import Choice, encode
+from prunus.compiler.choice import Choice
+from prunus.compiler.encode import encode
 from prunus.compiler.held import Held, hold
 from prunus.compiler.packing import Packed, epilogue, packed_weights
 from prunus.compiler.recurrent import apart, as_product, over_time, stacked

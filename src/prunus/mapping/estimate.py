@@ -12,7 +12,8 @@ from typing import final
 
 import numpy as np
 
-from prunus.compiler.choice import candidates, encode, examine
+from prunus.compiler.choice import candidates, examine
+from prunus.compiler.encode import encode
 from prunus.compiler.translate import Layer
 from prunus.compiler.tune import Tuner, layer_shape
 from prunus.compiler.virtual import masked
